@@ -1,0 +1,65 @@
+"""BuildConfig: the settings of a build, frozen, each with its help text and its validator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hasp.errors import HaspError
+
+__all__ = ["BuildConfig", "parse_bytes"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_bytes(value: int | float | str) -> int:
+    """``"2GB"`` -> 2000000000, ``"512MiB"`` -> 536870912; numbers pass through. Raises :class:`HaspError` otherwise."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = int(value)
+    else:
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", str(value).upper())
+        if match is None or match[2] not in _UNITS:
+            raise HaspError(f"a size is a number with an optional unit (2GB, 512MiB), got {value!r}; write it so")
+        number = int(float(match[1]) * _UNITS[match[2]])
+    if number <= 0:
+        raise HaspError(f"a size is positive, got {value!r}; give at least one byte")
+    return number
+
+
+def _help(text: str, default: Any) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Settings of one build. Everything in it but ``threads`` decides the bytes of the parts.
+
+    Raises:
+        HaspError: a field is out of its range; the message starts with the field's name.
+    """
+
+    num_parts: int = _help("parts to cut the graph into", 1)
+    seed: int = _help("seed of the partitioner, of the fill order and of the sampled types", 0)
+    backend: str = _help("partitioner of the entities with links: metis, random, or given (node_part=)", "metis")
+    imbalance: float = _help("how much heavier than the mean the partitioner may make a part of linked entities", 0.03)
+    balance: str = _help("what the fill of unlinked entities evens out: nodes (the paper), edges or bytes", "nodes")
+    weight: str = _help("edge attribute of the EELs used as edge weight by the partitioner; empty: none", "")
+    threads: int = _help("threads of the kernels; 0: one per core. Never changes the result", 0)
+
+    def __post_init__(self) -> None:
+        def rule(ok: bool, name: str, text: str, remedy: str) -> None:
+            if not ok:
+                raise HaspError(f"{name}={getattr(self, name)!r}: {text}; {remedy}")
+
+        whole = isinstance(self.num_parts, int) and not isinstance(self.num_parts, bool)
+        rule(whole and self.num_parts >= 1, "num_parts", "at least 1 part", "1 keeps the graph whole")
+        rule(self.num_parts < 2**15, "num_parts", "at most 32,767 parts", "lower num_parts")
+        rule(isinstance(self.seed, int) and 0 <= self.seed < 2**63, "seed", "0 <= seed < 2**63", "choose another seed")
+        rule(self.balance in ("nodes", "edges", "bytes"), "balance", "nodes, edges or bytes", "choose one of these")
+        rule(0.0 < self.imbalance <= 1.0, "imbalance", "0 < imbalance <= 1", "0.03 is METIS's own default")
+        rule(self.threads >= 0, "threads", "0 or more", "0 uses every core")
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides the bytes: every field but ``threads``."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "threads"}

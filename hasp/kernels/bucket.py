@@ -1,0 +1,86 @@
+"""Bucketing: one counting-sort pass over an edge type for all parts together, then one sort by destination per part.
+
+``part`` and ``local`` are per node: the part a node is in and its row there. A cut edge goes to bucket ``num_parts``; the
+choice is arithmetic, not a branch, which is what makes the pass two to three times faster than testing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+__all__ = ["count_both", "count_one", "place_both", "place_one", "sort_rows"]
+
+njit: Any = numba.njit(nogil=True, cache=True)
+
+
+@njit
+def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, counts: Any) -> None:
+    """Count the edges of each bucket; both ends are entities. ``counts`` int64 ``[num_parts + 1]``, added to."""
+    for i in range(src.size):
+        p = np.int64(src_part[src[i]])
+        cut = np.int64(p != np.int64(dst_part[dst[i]]))
+        counts[p + cut * (num_parts - p)] += 1
+
+
+@njit
+def place_both(
+    src: Any, dst: Any, src_part: Any, dst_part: Any, src_local: Any, dst_local: Any, num_parts: int, first: int, cursor: Any, out: Any, e_id: Any
+) -> None:
+    """Scatter a block of edges to its buckets, in order.
+
+    ``cursor`` int64 ``[num_parts + 1]`` is where this block's edges of each bucket begin and is moved on; ``out``
+    ``[2, E]`` gets the local rows and ``e_id`` ``[E]`` the edge ids, the first of which is ``first``.
+    """
+    for i in range(src.size):
+        s = src[i]
+        d = dst[i]
+        p = np.int64(src_part[s])
+        cut = np.int64(p != np.int64(dst_part[d]))
+        bucket = p + cut * (num_parts - p)
+        at = cursor[bucket]
+        cursor[bucket] = at + 1
+        out[0, at] = src_local[s]
+        out[1, at] = dst_local[d]
+        e_id[at] = first + i
+
+
+@njit
+def count_one(end: Any, part: Any, counts: Any) -> None:
+    """Count the edges of each part; only ``end`` is an entity. ``counts`` int64 ``[num_parts]``, added to."""
+    for i in range(end.size):
+        counts[part[end[i]]] += 1
+
+
+@njit
+def place_one(
+    end: Any, other: Any, part: Any, local: Any, first: int, cursor: Any, out_end: Any, out_other: Any, e_id: Any
+) -> None:
+    """Scatter a block of edges to the parts of ``end``, in order; ``other`` keeps its global id."""
+    for i in range(end.size):
+        v = end[i]
+        p = part[v]
+        at = cursor[p]
+        cursor[p] = at + 1
+        out_end[at] = local[v]
+        out_other[at] = other[i]
+        e_id[at] = first + i
+
+
+@njit
+def sort_rows(key: Any, other: Any, e_id: Any, num_keys: int, out_key: Any, out_other: Any, out_id: Any) -> None:
+    """Stable counting sort of one bucket by ``key`` (the destination) in ``0..num_keys-1``."""
+    start = np.zeros(num_keys + 1, dtype=np.int64)
+    for i in range(key.size):
+        start[key[i] + 1] += 1
+    for k in range(num_keys):
+        start[k + 1] += start[k]
+    for i in range(key.size):
+        k = key[i]
+        at = start[k]
+        start[k] = at + 1
+        out_key[at] = k
+        out_other[at] = other[i]
+        out_id[at] = e_id[i]
