@@ -1,0 +1,255 @@
+"""Plan: how many parts, and what they will weigh, before any work starts.
+
+The figures are closed forms of counts, dtypes and shapes; nothing of the graph's contents is read. They are functions of the
+graph, its roles, ``num_parts`` and the balance alone, so that a manifest may hold them.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hasp.config import BuildConfig, parse_bytes
+from hasp.errors import HaspError
+from hasp.graph import Graph, HaspWarning
+from hasp.schema import Roles
+from hasp.sizes import available_memory, expected_share, in_parts, input_bytes, row_bytes, shared_bytes
+from hasp.text import format_bytes
+
+if TYPE_CHECKING:
+    from hasp.probe import Probe
+
+__all__ = ["ACTIVATION_FACTOR", "HEADROOM", "Plan", "plan"]
+
+ACTIVATION_FACTOR = 64
+"""Bytes of training per byte of a loaded batch when no model is given. Measured on a CPU from 8 (two SAGEConv layers) to
+70 (edge-wise attention, three layers): one number cannot serve all, so :func:`hasp.probe.probe` is the better way."""
+
+HEADROOM = 0.85
+"""Share of a GPU's memory that a training step may fill; the rest is for the allocator's rounding and the context."""
+
+METIS_BYTES = 236
+"""Bytes per undirected EEL at METIS's peak: 16 of its input (int64 CSR) and 220 of its own (measured: 190 to 218)."""
+
+CSR_BYTES = 32
+"""Bytes per EEL while the symmetric CSR is made: two int32 entries of (row, column) and two int64 of the result."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is expected to need.
+
+    Attributes:
+        num_parts: parts.
+        part_bytes: bytes of the largest part as a loaded batch: n_id, e_id and edge_index as int64, every attribute, the
+            shared nodes and edges, and the sampled types at quota. Counts every EEL as kept, so the real one is smaller
+            by what the cut takes away; entities of unusual degree are not foreseen.
+        shared_bytes: of these, what every part repeats: semantic nodes, semantic-semantic edges, the sample.
+        peak_build_bytes: memory of the build on top of its input.
+        input_bytes: bytes of the graph's arrays that lie in memory (memory-mapped files are not counted).
+        entities: entities of the largest part.
+        edges: edges with an entity end of the largest part.
+        gpus: GPUs that share the parts.
+        reason: why this many parts, in words.
+        step_bytes: predicted peak of a training step on the largest part, or ``None`` without a GPU's memory.
+    """
+
+    num_parts: int
+    part_bytes: int
+    shared_bytes: int
+    peak_build_bytes: int
+    input_bytes: int = 0
+    entities: int = 0
+    edges: int = 0
+    gpus: int = 1
+    reason: str = ""
+    step_bytes: int | None = None
+
+    def explain(self) -> str:
+        """A few lines for people."""
+        lines = [
+            f"parts            {self.num_parts:,} ({self.reason})",
+            f"largest part     {format_bytes(self.part_bytes)} loaded, of which {format_bytes(self.shared_bytes)} in "
+            f"every part; {self.entities:,} entities, {self.edges:,} edges, if no EEL is cut",
+        ]
+        if self.step_bytes is not None:
+            lines.append(f"training step    {format_bytes(self.step_bytes)} of GPU memory")
+        lines.append(
+            f"build            {format_bytes(self.peak_build_bytes)} of memory beside {format_bytes(self.input_bytes)} of input"
+        )
+        if self.num_parts % self.gpus:
+            lines.append(f"note             {self.num_parts} parts do not divide among {self.gpus} GPUs: some will wait")
+        return "\n".join(lines)
+
+    def check(self, available_bytes: int | None = None) -> None:
+        """Refuse a build that cannot fit.
+
+        Args:
+            available_bytes: memory that may be used; ``None``: what the machine has free (:func:`available_memory`).
+
+        Raises:
+            HaspError: the predicted peak is more than that.
+
+        Warns:
+            HaspWarning: the predicted peak is more than four fifths of that.
+        """
+        available = available_memory() if available_bytes is None else available_bytes
+        if available is None:
+            return
+        text = f"the build needs about {format_bytes(self.peak_build_bytes)}, and {format_bytes(available)} of memory is free"
+        if self.peak_build_bytes > available:
+            raise HaspError(f"{text}; free some, take a larger machine, or partition elsewhere and pass node_part=")
+        if self.peak_build_bytes > 0.8 * available:
+            warnings.warn(f"{text}; close other programs", HaspWarning, stacklevel=2)
+
+    def predicted(self) -> dict[str, int]:
+        """The figures that a report puts beside the measured ones."""
+        return {"part_bytes": self.part_bytes, "peak_build_bytes": self.peak_build_bytes}
+
+
+def plan(
+    graph: Graph,
+    roles: Roles,
+    *,
+    num_parts: int | None = None,
+    max_part_bytes: int | float | str | None = None,
+    gpu_memory: int | float | str | None = None,
+    gpus: int = 1,
+    balance: str = "nodes",
+    imbalance: float = 0.03,
+    backend: str = "metis",
+    probe: Probe | None = None,
+) -> Plan:
+    """Choose ``num_parts``, or take the given one, and predict the sizes.
+
+    Args:
+        graph: only counts, dtypes and shapes are read.
+        roles: of the same graph.
+        num_parts: taken as it is.
+        max_part_bytes: the largest loaded part may have this many bytes; the smallest ``num_parts`` that fits is taken.
+        gpu_memory: a training step on the largest part may take :data:`HEADROOM` of this. Without ``probe``, a step is taken
+            to need :data:`ACTIVATION_FACTOR` times the bytes of its batch.
+        gpus: a chosen ``num_parts`` is a multiple of this.
+        balance: as in the build; with ``"nodes"`` the slack of the partitioner shows in edges and bytes, with ``"edges"``
+            and ``"bytes"`` in entities too.
+        imbalance: as in the build.
+        backend: as in the build; only ``"metis"`` needs METIS's memory.
+        probe: measured cost of a training step (:func:`hasp.probe.probe`).
+
+    Raises:
+        HaspError: not exactly one way to choose ``num_parts`` is given, what every part repeats is above the budget alone,
+            or no number of parts fits.
+    """
+    if num_parts is not None and (max_part_bytes is not None or gpu_memory is not None):
+        raise HaspError(f"num_parts={num_parts} and a memory budget both decide the number of parts; give one of them")
+    if num_parts is None and max_part_bytes is None and gpu_memory is None:
+        raise HaspError("nothing decides the number of parts; give num_parts=, max_part_bytes= or gpu_memory=")
+    if isinstance(gpus, bool) or gpus < 1:
+        raise HaspError(f"gpus={gpus}: at least 1; leave it out on a CPU")
+    model = _Model(graph, roles, balance, imbalance, backend, probe)
+    if num_parts is not None:
+        BuildConfig(num_parts=num_parts, balance=balance, imbalance=imbalance)
+        if num_parts > model.entities:
+            raise HaspError(f"num_parts={num_parts} is more than the {model.entities} entities; lower num_parts")
+        return model.plan(num_parts, gpus, "as asked")
+    reason, batch_budget, step_budget = [], math.inf, math.inf
+    if max_part_bytes is not None:
+        batch_budget = parse_bytes(max_part_bytes)
+        reason.append(f"the fewest within {format_bytes(batch_budget)} a part")
+    if gpu_memory is not None:
+        step_budget = HEADROOM * parse_bytes(gpu_memory)
+        how = "as probed" if probe is not None else f"at {ACTIVATION_FACTOR} times the batch"
+        reason.append(f"the fewest whose step, {how}, fits {HEADROOM:.0%} of {format_bytes(parse_bytes(gpu_memory))}")
+    chosen = model.smallest(batch_budget, step_budget, gpus)
+    return model.plan(chosen, gpus, " and ".join(reason), gpu_memory is not None)
+
+
+class _Model:
+    """Sizes as functions of ``num_parts``."""
+
+    def __init__(self, graph: Graph, roles: Roles, balance: str, imbalance: float, backend: str, probe: Probe | None) -> None:
+        self.graph, self.roles, self.probe, self.backend = graph, roles, probe, backend
+        self.slack = 1 + imbalance
+        self.node_slack = 1.0 if balance == "nodes" else self.slack
+        self.entities = sum(graph.num_nodes[t] for t in roles.entity)
+        self.shared = shared_bytes(graph, roles)
+        self.entity_bytes = sum(graph.num_nodes[t] * row_bytes(graph.node_attrs.get(t, {}), 1) for t in roles.entity)
+        self.edges, edge_bytes = 0.0, 0.0
+        for edge_type in graph.edges:
+            if in_parts(edge_type, roles):
+                count = graph.num_edges(edge_type) * expected_share(edge_type, graph, roles)
+                self.edges += count
+                edge_bytes += count * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
+        self.edge_bytes = edge_bytes
+
+    def part(self, num_parts: int) -> tuple[int, int, int]:
+        """Bytes, entities and edges of the largest part: means, with the slack of the balance, rounded up."""
+        if num_parts == 1:
+            return math.ceil(self.entity_bytes + self.edge_bytes) + self.shared, self.entities, math.ceil(self.edges)
+        entities = min(self.entities, math.ceil(self.entities / num_parts * self.node_slack))
+        rows = self.entity_bytes * (entities / self.entities if self.entities else 0)
+        links = self.edge_bytes * min(1.0, self.slack / num_parts)
+        edges = math.ceil(self.edges * min(1.0, self.slack / num_parts))
+        return math.ceil(rows + links) + self.shared, entities, edges
+
+    def step(self, num_parts: int) -> int:
+        """Peak bytes of a training step on the largest part."""
+        size, entities, edges = self.part(num_parts)
+        return ACTIVATION_FACTOR * size if self.probe is None else self.probe.peak_bytes(entities, edges)
+
+    def smallest(self, batch_budget: float, step_budget: float, gpus: int) -> int:
+        """The smallest multiple of ``gpus`` that fits; sizes fall as parts rise, so bisection finds it."""
+
+        def fits(multiple: int) -> bool:
+            n = multiple * gpus
+            return self.part(n)[0] <= batch_budget and self.step(n) <= step_budget
+
+        per_shared = ACTIVATION_FACTOR if self.probe is None else 0
+        if self.shared >= batch_budget or self.shared * per_shared >= step_budget:
+            budget = batch_budget if self.shared >= batch_budget else step_budget / ACTIVATION_FACTOR
+            raise HaspError(
+                f"every part repeats {format_bytes(self.shared)} (semantic nodes and samples), and a part may have "
+                f"{format_bytes(budget)}; use sample={{{self._largest_shared()!r}: <fewer nodes per part>}} or a larger budget"
+            )
+        last = min(self.entities, 2**15 - 1) // gpus
+        if last < 1:
+            raise HaspError(f"gpus={gpus} is more than the {self.entities} entities can feed; lower gpus")
+        if not fits(last):
+            size = self.part(last * gpus)[0]
+            raise HaspError(
+                f"even {last * gpus:,} parts have {format_bytes(size)} each, which does not fit; give a larger budget"
+            )
+        low, high = 1, last
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle + 1, high)
+        return low * gpus
+
+    def plan(self, num_parts: int, gpus: int, reason: str, step: bool = False) -> Plan:
+        """All figures for one number of parts."""
+        size, entities, edges = self.part(num_parts)
+        step_bytes = self.step(num_parts) if step else None
+        peak = _peak_build_bytes(self.graph, self.roles, num_parts, size, self.backend)
+        taken = input_bytes(self.graph)
+        return Plan(num_parts, size, self.shared, peak, taken, entities, edges, gpus, reason, step_bytes)
+
+    def _largest_shared(self) -> str:
+        sizes = {t: self.graph.num_nodes[t] * row_bytes(self.graph.node_attrs.get(t, {}), 1) for t in self.roles.semantic}
+        sizes |= {t: n * row_bytes(self.graph.node_attrs.get(t, {}), 1) for t, n in self.roles.quota.items()}
+        return max(sizes, key=lambda t: sizes[t])
+
+
+def _peak_build_bytes(graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str) -> int:
+    """The larger of two stages, which do not overlap.
+
+    Partitioning: the CSR of the EELs, or METIS with its own copy. Materialising: (source, destination, e_id) of every edge
+    sorted by part, at the narrowest id that fits, and two parts with their attributes, because one is written while
+    the next is gathered. Both: part, rank and number of every entity.
+    """
+    entities = sum(graph.num_nodes[t] for t in roles.entity)
+    links = sum(graph.num_edges(e) for e in roles.eel)
+    partition = links * (METIS_BYTES if backend == "metis" and num_parts > 1 else CSR_BYTES)
+    edges = sum(graph.num_edges(e) * (12 if graph.num_edges(e) < 2**31 else 20) for e in graph.edges)
+    return entities * 24 + max(partition, edges + 2 * part_bytes)

@@ -1,0 +1,118 @@
+"""Sizes: bytes of a graph's rows, of a part as a loaded batch, and of the machine's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hasp.graph import Graph
+from hasp.schema import EdgeType, Roles, edge_name
+
+__all__ = ["available_memory", "batch_bytes", "expected_share", "in_parts", "input_bytes", "row_bytes", "shared_bytes"]
+
+_ID = 8  # bytes of an id in a loaded batch: PyG works with int64
+
+
+def batch_bytes(
+    graph: Graph, roles: Roles, entities: Mapping[str, Sequence[int]], edges: Mapping[str, Sequence[int]]
+) -> list[int]:
+    """Bytes of every part as a loaded batch, from the real counts: what :attr:`Plan.part_bytes` predicts.
+
+    Exact without sampled types; edges to sampled nodes are counted as expected.
+
+    Args:
+        graph: the source.
+        roles: of the same graph.
+        entities: per entity type the entities of each part (:attr:`hasp.report.Report.entities`).
+        edges: per edge type, spelled by name, the edges in each part's file (:attr:`hasp.report.Report.edges`).
+
+    Returns:
+        One number per part.
+    """
+    num_parts = len(next(iter(entities.values()), ()))
+    out = [float(shared_bytes(graph, roles))] * num_parts
+    for node_type, counts in entities.items():
+        width = row_bytes(graph.node_attrs.get(node_type, {}), 1)
+        out = [size + n * width for size, n in zip(out, counts, strict=True)]
+    for edge_type in graph.edges:
+        if in_parts(edge_type, roles):
+            width = row_bytes(graph.edge_attrs.get(edge_type, {}), 3) * expected_share(edge_type, graph, roles)
+            out = [size + n * width for size, n in zip(out, edges[edge_name(edge_type)], strict=True)]
+    return [math.ceil(size) for size in out]
+
+
+def input_bytes(graph: Graph) -> int:
+    """Bytes of a graph's arrays that lie in memory; arrays mapped from files are not counted (Linux: /proc/self/maps)."""
+    tensors = [t for pair in graph.edges.values() for t in pair]
+    tensors += [t for attrs in (*graph.node_attrs.values(), *graph.edge_attrs.values()) for t in attrs.values()]
+    mapped = _mapped_ranges()
+    owned = [t for t in tensors if not any(low <= t.data_ptr() < high for low, high in mapped)]
+    return sum(t.numel() * t.element_size() for t in owned)
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may still take: the machine's free memory, or what its cgroup leaves; ``None`` if unknown."""
+    sizes = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        sizes += [int(li.split()[1]) * 1024 for li in meminfo.read_text().splitlines() if li.startswith("MemAvailable")]
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        paths = [Path("/sys/fs/cgroup") / name for name in (limit, used)]
+        if all(p.exists() for p in paths):
+            words = [p.read_text().strip() for p in paths]
+            if all(w.isdigit() for w in words):
+                sizes.append(max(0, int(words[0]) - int(words[1])))
+    return min(sizes) if sizes else None
+
+
+def _mapped_ranges() -> list[tuple[int, int]]:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    out = []
+    for line in maps.read_text().splitlines():
+        words = line.split(maxsplit=5)
+        if len(words) == 6 and words[5].startswith("/") and words[4] != "0" and not words[5].startswith("/dev/"):
+            low, _, high = words[0].partition("-")
+            out.append((int(low, 16), int(high, 16)))
+    return out
+
+
+def _width(tensor: Tensor) -> int:
+    """Bytes of one row."""
+    return tensor.element_size() * math.prod(tensor.shape[1:])
+
+
+def row_bytes(attrs: Mapping[str, Tensor], ids: int) -> int:
+    """Bytes of one node (``ids=1``: n_id) or one edge (``ids=3``: edge_index and e_id) in a loaded batch."""
+    return _ID * ids + sum(_width(t) for t in attrs.values())
+
+
+def in_parts(edge_type: EdgeType, roles: Roles) -> bool:
+    """Whether the edges of a type have an entity end, and so lie in the parts' own files or in the cut."""
+    return any(roles.nodes[end] == "entity" for end in (edge_type[0], edge_type[2]))
+
+
+def expected_share(edge_type: EdgeType, graph: Graph, roles: Roles) -> float:
+    """Expected share of the edges of a type whose sampled ends are in one part's sample."""
+    share = 1.0
+    for end in (edge_type[0], edge_type[2]):
+        if end in roles.quota and graph.num_nodes[end]:
+            share *= roles.quota[end] / graph.num_nodes[end]
+    return share
+
+
+def shared_bytes(graph: Graph, roles: Roles) -> int:
+    """Bytes that every loaded part repeats: semantic nodes, semantic-semantic edges, the sample and its expected edges."""
+    size = 0.0
+    for node_type, count in graph.num_nodes.items():
+        if roles.nodes[node_type] != "entity":
+            size += min(count, roles.quota.get(node_type, count)) * row_bytes(graph.node_attrs.get(node_type, {}), 1)
+    for edge_type in graph.edges:
+        if not in_parts(edge_type, roles):
+            count = graph.num_edges(edge_type) * expected_share(edge_type, graph, roles)
+            size += count * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
+    return math.ceil(size)
