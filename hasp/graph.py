@@ -148,8 +148,12 @@ class Graph:
             for key, value in attrs.items():
                 _check_attr(value, f"{node_type}.{key}", self.num_nodes[node_type], "nodes")
 
-    def fingerprint(self) -> str:
-        """blake3 of types, counts, edges and attributes, in order: equal if and only if the graphs are equal byte for byte."""
+    def fingerprint(self, node_part: Mapping[str, npt.NDArray[np.int32]] | None = None) -> str:
+        """blake3 of types, counts, edges and attributes, in order: equal only for graphs that are equal byte for byte.
+
+        Args:
+            node_part: a partition made elsewhere, which then counts as part of the source.
+        """
         digest = blake3(max_threads=blake3.AUTO)
 
         def add(label: str, value: Tensor | None = None) -> None:
@@ -168,13 +172,19 @@ class Graph:
             add(f"edge {edge_name(edge_type)} destination", destination)
             for key, value in sorted(self.edge_attrs.get(edge_type, {}).items()):
                 add(f"edge {edge_name(edge_type)} {key}", value)
+        for label, arrays in (("id", self.ids), ("name", self.names)):
+            for node_type, values in arrays.items():
+                add(f"{label} {node_type} {values.dtype.str}")
+                digest.update(memoryview(np.ascontiguousarray(values)).cast("B"))
+        for node_type, labels in (node_part or {}).items():
+            add(f"node_part {node_type}", torch.from_numpy(labels))
         return str(digest.hexdigest())
 
 
 def _num_nodes(store: Any, node_type: str) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyG guesses from edges, with a warning; we refuse to guess
-        count = store.num_nodes if "num_nodes" in store or any(True for _ in store.keys()) else None
+        count = store.num_nodes if len(store) else None
     if count is None:
         raise InvalidGraph(f"node type {node_type!r} has no count; set data[{node_type!r}].num_nodes")
     return int(count)

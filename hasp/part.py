@@ -144,7 +144,11 @@ class Part:
             if "edge_index" not in fields or "e_id" not in fields:
                 raise CorruptPart(f"edges of {edge_name(edge_type)} lack edge_index or e_id; rebuild the parts")
             edges[edge_type] = Edges(
-                fields["edge_index"], fields["e_id"], edge_attrs.get(edge_type, {}), fields.get("pairs"), fields.get("ptr")
+                fields["edge_index"],
+                fields["e_id"],
+                edge_attrs.get(edge_type, {}),
+                fields.get("pairs"),
+                fields.get("ptr"),
             )
         return cls(part_id, nodes, edges)
 

@@ -97,9 +97,7 @@ class Schema:
                 raise HaspError(f"the schema names the node type {name!r}, but the graph has {types}; correct the name")
         for edge_type in self.eel or ():
             if edge_type not in edge_types:
-                raise HaspError(
-                    f"the schema names the EEL type {edge_type}, but the graph has {edge_types}; correct the name"
-                )
+                raise HaspError(f"the schema names the EEL type {edge_type}, but the graph has {edge_types}; correct the name")
         entity, how = self._entities(node_counts, edge_types)
         eel = tuple(self.eel) if self.eel is not None else tuple(e for e in edge_types if e[0] in entity and e[2] in entity)
         for edge_type in eel:

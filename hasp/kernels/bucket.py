@@ -27,7 +27,17 @@ def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int,
 
 @njit
 def place_both(
-    src: Any, dst: Any, src_part: Any, dst_part: Any, src_local: Any, dst_local: Any, num_parts: int, first: int, cursor: Any, out: Any, e_id: Any
+    src: Any,
+    dst: Any,
+    src_part: Any,
+    dst_part: Any,
+    src_local: Any,
+    dst_local: Any,
+    num_parts: int,
+    first: int,
+    cursor: Any,
+    out: Any,
+    e_id: Any,
 ) -> None:
     """Scatter a block of edges to its buckets, in order.
 

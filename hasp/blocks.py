@@ -1,0 +1,114 @@
+"""Blocks: the parts, the shared and the sampled block and the cut of a bucketed graph, each made on demand as a Part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hasp.bucket import Buckets, bucket_edges, sort_by_destination
+from hasp.graph import Graph
+from hasp.layout import Layout
+from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype
+from hasp.schema import EdgeType, NodeRole, Roles
+
+__all__ = ["Blocks"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A graph whose edges are grouped by part.
+
+    Attributes:
+        graph: the source, whose attributes are gathered when a block is made.
+        roles: of the same graph.
+        layout: which part owns which entity.
+        buckets: per edge type with an entity end, in the graph's order.
+    """
+
+    graph: Graph
+    roles: Roles
+    layout: Layout
+    buckets: Mapping[EdgeType, Buckets]
+
+    @classmethod
+    def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0) -> Blocks:
+        """Bucket every edge type that has an entity end."""
+        owned = [e for e in graph.edges if "entity" in (roles.nodes[e[0]], roles.nodes[e[2]])]
+        return cls(graph, roles, layout, {e: bucket_edges(graph, roles, layout, e, threads) for e in owned})
+
+    def part(self, part_id: int) -> Part:
+        """What one part owns: its entities, and its edges sorted by destination, with their attributes."""
+        nodes = {}
+        for node_type, where in self.layout.types.items():
+            n_id = torch.from_numpy(where.n_id[where.ptr[part_id] : where.ptr[part_id + 1]])
+            attrs = {k: _rows(v, n_id) for k, v in self.graph.node_attrs.get(node_type, {}).items()}
+            nodes[node_type] = Nodes(n_id, n_id.numel(), attrs)
+        edges = {e: self._with_attrs(e, buckets.edges(part_id)) for e, buckets in self.buckets.items()}
+        return Part(part_id, nodes, edges)
+
+    def shared(self) -> Part:
+        """What every part repeats: semantic nodes and the edges among them."""
+        return self._whole(SHARED, "semantic")
+
+    def sampled(self) -> Part:
+        """All nodes of the sampled types, and the edges without an entity end that touch them."""
+        return self._whole(SAMPLED, "sampled")
+
+    def cut(self) -> Part:
+        """The entity-entity edges between two parts, grouped by (part of the source, part of the destination)."""
+        edges = {}
+        for edge_type, buckets in self.buckets.items():
+            if self.roles.edges[edge_type] in ("eel", "entity-entity"):
+                edges[edge_type] = self._with_attrs(edge_type, self._cut_edges(edge_type, buckets))
+        return Part(CUT, {}, edges)
+
+    def _cut_edges(self, edge_type: EdgeType, buckets: Buckets) -> Edges:
+        src, dst, e_id = buckets.cut()
+        num_parts = self.layout.num_parts
+        source, destination = (t.numpy() for t in self.graph.edges[edge_type])
+        src_part = self.layout.types[edge_type[0]].part[source[e_id]].astype(np.int64)
+        pair = src_part * num_parts + self.layout.types[edge_type[2]].part[destination[e_id]]
+        # Two stable sorts, the minor key first; what comes in is ascending by edge id, the last tie-break.
+        order = np.argsort(dst, kind="stable")
+        order = order[np.argsort(pair[order], kind="stable")]
+        pair = pair[order]
+        first = np.flatnonzero(np.diff(pair, prepend=-1))
+        keys = pair[first]
+        pairs = np.stack([keys // num_parts, keys % num_parts], axis=1).astype(np.int32)
+        ptr = np.append(first, pair.size).astype(np.int64)
+        index = np.stack([src[order], dst[order]])
+        out = (index, e_id[order], pairs, ptr)
+        edge_index, ids, pairs_t, ptr_t = (torch.from_numpy(a) for a in out)
+        return Edges(edge_index, ids, {}, pairs_t, ptr_t)
+
+    def _whole(self, part_id: int, role: NodeRole) -> Part:
+        nodes = {}
+        for node_type in self.roles.types(role):
+            attrs = dict(self.graph.node_attrs.get(node_type, {}))
+            nodes[node_type] = Nodes(None, self.graph.num_nodes[node_type], attrs)
+        edges = {}
+        for edge_type, (source, destination) in self.graph.edges.items():
+            touched = {self.roles.nodes[edge_type[0]], self.roles.nodes[edge_type[2]]}
+            if "entity" not in touched and (role == "sampled") == ("sampled" in touched):
+                count = self.graph.num_nodes[edge_type[2]]
+                src, dst = (_small(t, max(self.graph.num_nodes[edge_type[i]] for i in (0, 2))) for t in (source, destination))
+                e_id = np.arange(src.size, dtype=np.int32 if id_dtype(src.size) == torch.int32 else np.int64)
+                edges[edge_type] = self._with_attrs(edge_type, sort_by_destination(src, dst, e_id, count))
+        return Part(part_id, nodes, edges)
+
+    def _with_attrs(self, edge_type: EdgeType, edges: Edges) -> Edges:
+        attrs = {k: _rows(v, edges.e_id) for k, v in self.graph.edge_attrs.get(edge_type, {}).items()}
+        return Edges(edges.edge_index, edges.e_id, attrs, edges.pairs, edges.ptr)
+
+
+def _rows(value: Tensor, ids: Tensor) -> Tensor:
+    return value.index_select(0, ids)
+
+
+def _small(ids: Tensor, count: int) -> npt.NDArray[np.signedinteger]:
+    return ids.to(id_dtype(count)).numpy()

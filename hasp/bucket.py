@@ -1,0 +1,127 @@
+"""Bucket: send every edge of a type to its part, for all parts together in one pass, never one pass per part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hasp.graph import Graph
+from hasp.kernels import bucket as kernel
+from hasp.layout import Layout
+from hasp.parallel import blocks, run
+from hasp.part import Edges, id_dtype
+from hasp.schema import EdgeType, Roles
+
+__all__ = ["Buckets", "bucket_edges", "sort_by_destination"]
+
+Array = npt.NDArray[np.signedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The edges of one type, grouped by part.
+
+    Attributes:
+        ends: (sources, destinations), each ``[E]``; an end of an entity type is a row of its part, any other a global id.
+        e_id: ``[E]`` edge ids, ascending within each part.
+        ptr: int64 ``[num_parts + 2]``: part ``p`` has ``ptr[p]:ptr[p + 1]``; the last bucket holds the cut edges.
+        num_keys: per part, one more than the largest destination that may occur in it, int64 ``[num_parts]``.
+    """
+
+    ends: tuple[Array, Array]
+    e_id: Array
+    ptr: npt.NDArray[np.int64]
+    num_keys: npt.NDArray[np.int64]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Edges per part, int64 ``[num_parts]``."""
+        return np.diff(self.ptr)[:-1]
+
+    @property
+    def num_cut(self) -> int:
+        """Edges between two parts."""
+        return int(self.ptr[-1] - self.ptr[-2])
+
+    def edges(self, part_id: int) -> Edges:
+        """The edges of one part, sorted by (destination, edge id), without attributes."""
+        window = slice(self.ptr[part_id], self.ptr[part_id + 1])
+        src, dst = (end[window] for end in self.ends)
+        return sort_by_destination(src, dst, self.e_id[window], int(self.num_keys[part_id]))
+
+    def cut(self) -> tuple[Array, Array, Array]:
+        """(sources, destinations, edge ids) of the cut edges, ascending by edge id."""
+        window = slice(self.ptr[-2], self.ptr[-1])
+        return self.ends[0][window], self.ends[1][window], self.e_id[window]
+
+
+def sort_by_destination(src: Array, dst: Array, e_id: Array, num_keys: int) -> Edges:
+    """Sort edges by destination (a stable counting sort: equal destinations keep their order)."""
+    index = np.empty((2, dst.size), dtype=np.promote_types(src.dtype, dst.dtype))
+    ids = np.empty(dst.size, dtype=e_id.dtype)
+    kernel.sort_rows(dst, src, e_id, num_keys, index[1], index[0], ids)
+    return Edges(torch.from_numpy(index), torch.from_numpy(ids))
+
+
+def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType, threads: int = 0) -> Buckets:
+    """Bucket one edge type that has an entity end (the first entity end decides, if only one is).
+
+    Args:
+        graph: checked beforehand.
+        roles: of the same graph.
+        layout: of the same graph.
+        edge_type: an edge type with at least one entity end.
+        threads: never changes the result.
+    """
+    src, dst = (t.numpy() for t in graph.edges[edge_type])
+    src_type, _, dst_type = edge_type
+    id_of_edge = np.int32 if id_dtype(src.size) == torch.int32 else np.int64
+    e_id = np.empty(src.size, dtype=id_of_edge)
+    todo = blocks(src.size)
+    counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
+    place: Callable[[int], None]
+    if roles.nodes[src_type] == roles.nodes[dst_type] == "entity":
+        a, b = layout.types[src_type], layout.types[dst_type]
+        out = np.empty((2, src.size), dtype=np.int32)
+        ends = (out[0], out[1])
+        num_keys = np.diff(b.ptr)
+
+        def count(i: int) -> None:
+            low, high = todo[i]
+            kernel.count_both(src[low:high], dst[low:high], a.part, b.part, layout.num_parts, counts[i])
+
+        def place(i: int) -> None:
+            low, high = todo[i]
+            block = (src[low:high], dst[low:high], a.part, b.part, a.local, b.local)
+            kernel.place_both(*block, layout.num_parts, low, cursors[i], out, e_id)
+    else:
+        entity_is_source = roles.nodes[src_type] == "entity"
+        own = layout.types[src_type if entity_is_source else dst_type]
+        other_type = dst_type if entity_is_source else src_type
+        other_dtype = np.int32 if id_dtype(graph.num_nodes[other_type]) == torch.int32 else np.int64
+        end, other = (src, dst) if entity_is_source else (dst, src)
+        out_end, out_other = np.empty(src.size, dtype=np.int32), np.empty(src.size, dtype=other_dtype)
+        ends = (out_end, out_other) if entity_is_source else (out_other, out_end)
+        whole = np.full(layout.num_parts, graph.num_nodes[dst_type], dtype=np.int64)
+        num_keys = whole if entity_is_source else np.diff(own.ptr)
+
+        def count(i: int) -> None:
+            low, high = todo[i]
+            kernel.count_one(end[low:high], own.part, counts[i])
+
+        def place(i: int) -> None:
+            low, high = todo[i]
+            block = (end[low:high], other[low:high], own.part, own.local)
+            kernel.place_one(*block, low, cursors[i], out_end, out_other, e_id)
+
+    run(count, range(len(todo)), threads)
+    ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
+    # cursors[i, p]: where block i's edges of part p begin = all earlier parts, then the earlier blocks of this part.
+    cursors = ptr[:-1] + np.cumsum(counts, axis=0) - counts
+    run(place, range(len(todo)), threads)
+    return Buckets(ends, e_id, ptr, num_keys)

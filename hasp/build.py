@@ -1,0 +1,270 @@
+"""Build: the only file that knows the order of the stages (paper, section 5.2).
+
+check -> fingerprint -> split -> cut -> fill -> layout -> bucket -> write the parts, the cut, the shared and the sampled block
+-> report. Every stage is a function of the graph, the roles and the config; threads and restarts never show in the bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hasp import memory
+from hasp.blocks import Blocks
+from hasp.config import BuildConfig
+from hasp.count import count
+from hasp.cut import cut_linked
+from hasp.errors import HaspError
+from hasp.fill import fill
+from hasp.graph import Graph
+from hasp.layout import Layout, check_node_part
+from hasp.parallel import run
+from hasp.part import Part
+from hasp.plan import Plan
+from hasp.schema import Roles
+from hasp.split import EelGraph, entity_offsets, split
+from hasp.store.manifest import FORMAT_VERSION, Manifest, Spec
+from hasp.store.read import FolderStore, MemoryStore
+from hasp.store.write import Writer
+
+__all__ = ["Progress", "assign", "build"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total), possibly from a worker thread."""
+
+Labels = dict[str, npt.NDArray[np.int32]]
+
+
+def build(
+    graph: Graph,
+    roles: Roles,
+    config: BuildConfig,
+    *,
+    root: str | Path | None = None,
+    node_part: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    disk: Any = None,
+) -> FolderStore | MemoryStore:
+    """Cut a graph into parts.
+
+    Args:
+        graph: the source; read, never written.
+        roles: ``schema.resolve(...)`` of the same graph.
+        config: the settings; with ``node_part``, ``config.backend`` is ``"given"``.
+        root: folder to build into; ``None`` keeps the parts in memory. A finished build of the same graph and settings is
+            opened, an interrupted one continued, any other content refused.
+        node_part: a partition made elsewhere: per entity type, whole numbers ``[n]`` in ``0..num_parts-1``.
+        plan: what was predicted, for the report.
+        overwrite: replace what the folder holds.
+        progress: told of every step.
+        disk: the object that does all I/O (:class:`hasp.store.disk.Disk`).
+
+    Returns:
+        The parts, opened.
+
+    Raises:
+        HaspError: bad input or settings; nothing has been written then.
+        StaleParts: the folder holds other parts.
+        BuildLocked: another process is building there.
+    """
+    clock = _Clock(progress)
+    entities = {t: graph.num_nodes[t] for t in roles.entity}
+    total = sum(entities.values())
+    if config.num_parts > max(total, 1):
+        raise HaspError(
+            f"num_parts={config.num_parts} is more than the {total:,} entities of {', '.join(roles.entity)}; lower num_parts"
+        )
+    given = None if node_part is None else check_node_part(node_part, entities, config.num_parts)
+    with clock("check"):
+        graph.check()
+    with clock("fingerprint"):
+        fingerprint = graph.fingerprint(given)
+    if root is None:
+        return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
+    with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
+        if not writer.finished:
+            _to_folder(writer, graph, roles, config, given, plan, clock)
+    return FolderStore.open(root)
+
+
+def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, clock: _Clock | None = None) -> Labels:
+    """Give every entity a part: the partitioner for the linked ones, the fill for the others.
+
+    Returns:
+        Per entity type, int32 ``[n]`` in ``0..num_parts-1``.
+    """
+    clock = clock or _Clock(None)
+    with clock("cut"):
+        labels = np.full(eels.num_entities, -1, dtype=np.int32)
+        labels[eels.linked] = cut_linked(
+            eels.indptr, eels.indices, config.num_parts, config.backend, None, eels.edge_weight, config.imbalance, config.seed
+        )
+    with clock("fill"):
+        weight = _fill_weight(graph, roles, config.balance, eels)
+        labels = fill(labels, config.num_parts, weight, config.seed)
+    return {t: labels[at : at + graph.num_nodes[t]] for t, at in entity_offsets(graph, roles).items()}
+
+
+def _prepare(
+    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, clock: _Clock
+) -> tuple[Blocks, EelGraph, Labels]:
+    with clock("split"):
+        eels = split(graph, roles, config.weight, config.threads)
+    labels = given if given is not None else assign(graph, roles, config, eels, clock)
+    with clock("bucket"):
+        layout = Layout.make(labels, config.num_parts, config.threads)
+        blocks = Blocks.make(graph, roles, layout, config.threads)
+    return blocks, eels, labels
+
+
+def _in_memory(
+    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, fingerprint: str, plan: Plan | None, clock: _Clock
+) -> MemoryStore:
+    blocks, eels, labels = _prepare(graph, roles, config, given, clock)
+    with clock("parts", config.num_parts) as step:
+        parts = run(_stepping(blocks.part, step), range(config.num_parts), config.threads)
+    rest = {"shared": blocks.shared(), "sampled": blocks.sampled(), "cut": blocks.cut()}
+    report = count(blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        library=_library(),
+        fingerprint=fingerprint,
+        config=config.to_json(),
+        roles=roles,
+        files={},
+        report=report.to_json(measured=False),
+        **_specs(graph),
+    )
+    node_part = {t: torch.from_numpy(v) for t, v in labels.items()}
+    store = MemoryStore(
+        manifest, parts, rest["shared"], rest["sampled"], rest["cut"], node_part, dict(graph.ids), dict(graph.names)
+    )
+    store.build_log = clock.log()
+    return store
+
+
+def _to_folder(
+    writer: Writer, graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, plan: Plan | None, clock: _Clock
+) -> None:
+    if given is None:
+        stored = writer.load_node_part()  # of an interrupted build of the same graph and settings
+        given = None if stored is None else {t: stored[t].numpy() for t in roles.entity}
+    blocks, eels, labels = _prepare(graph, roles, config, given, clock)
+    writer.save_node_part({t: torch.from_numpy(v) for t, v in labels.items()})
+    if graph.ids or graph.names:
+        writer.save_ids(graph.ids, graph.names)
+    sizes = [0] * config.num_parts
+
+    def write(part_id: int) -> None:
+        part = blocks.part(part_id)
+        sizes[part_id] = part.num_bytes
+        writer.write(part)
+
+    with clock("parts", config.num_parts) as step:
+        run(_stepping(write, step), range(config.num_parts), config.threads)
+    rest_bytes = {}
+    with clock("shared and cut", 3) as step:
+        for name, make in (("shared", blocks.shared), ("sampled", blocks.sampled), ("cut", blocks.cut)):
+            block: Part = make()
+            rest_bytes[name] = block.num_bytes
+            if name != "sampled" or roles.sampled:
+                writer.write(block)
+            step()
+    report = count(blocks, eels, sizes, rest_bytes, plan)
+    writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
+
+
+def _fill_weight(graph: Graph, roles: Roles, balance: str, eels: EelGraph) -> npt.NDArray[np.int64] | None:
+    """What each entity weighs in the fill, int64 ``[n]``; ``None`` for ``balance="nodes"``."""
+    if balance == "nodes":
+        return None
+    offsets = entity_offsets(graph, roles)
+    weight = eels.degree.copy()
+    for edge_type, (source, destination) in graph.edges.items():
+        if roles.edges[edge_type] not in ("entity-semantic", "sampled"):
+            continue
+        for end, ids in ((edge_type[0], source), (edge_type[2], destination)):
+            if roles.nodes[end] == "entity":
+                degree = np.bincount(ids.numpy(), minlength=graph.num_nodes[end])
+                weight[offsets[end] : offsets[end] + graph.num_nodes[end]] += degree
+    if balance == "edges":
+        return weight
+    weight *= 24  # a loaded edge: two int64 ends and an int64 id
+    for node_type, at in offsets.items():
+        rows = graph.node_attrs.get(node_type, {}).values()
+        weight[at : at + graph.num_nodes[node_type]] += 8 + sum(_row_bytes(v) for v in rows)
+    return weight
+
+
+def _row_bytes(value: Tensor) -> int:
+    return value[:1].numel() * value.element_size() if value.size(0) else 0
+
+
+def _specs(graph: Graph) -> dict[str, Any]:
+    """Counts and attribute widths, so that a loader can make empty stores of the right kind."""
+    return {
+        "num_nodes": dict(graph.num_nodes),
+        "num_edges": {e: graph.num_edges(e) for e in graph.edges},
+        "node_attrs": {t: {k: Spec.of(v) for k, v in graph.node_attrs.get(t, {}).items()} for t in graph.num_nodes},
+        "edge_attrs": {e: {k: Spec.of(v) for k, v in graph.edge_attrs.get(e, {}).items()} for e in graph.edges},
+    }
+
+
+def _library() -> str:
+    from hasp import __version__
+
+    return __version__
+
+
+def _stepping(task: Callable[[int], Any], step: Callable[[], None]) -> Callable[[int], Any]:
+    def stepped(item: int) -> Any:
+        result = task(item)
+        step()
+        return result
+
+    return stepped
+
+
+class _Clock:
+    """Seconds per stage and peak memory of one build; tells the user's progress function."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        self._reset = memory.reset_peak()
+        self._before = memory.resident_bytes()
+
+    @contextmanager
+    def __call__(self, stage: str, total: int = 1) -> Iterator[Callable[[], None]]:
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if self._progress is not None:
+                self._progress(stage, done, total)
+
+        if self._progress is not None:
+            self._progress(stage, 0, total)
+        start = time.perf_counter()
+        yield step
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
+        if self._progress is not None and done < total:
+            self._progress(stage, total, total)
+
+    def log(self) -> dict[str, Any]:
+        """``seconds`` per stage, and ``peak_build_bytes`` above what was resident before, where it can be measured."""
+        out: dict[str, Any] = {"seconds": {k: round(v, 4) for k, v in self._seconds.items()}}
+        if self._reset and memory.peak_bytes():
+            out["peak_build_bytes"] = max(0, memory.peak_bytes() - self._before)
+        return out

@@ -1,0 +1,187 @@
+"""Split: entities with an EEL | entities without (paper, section 5.2), and the graph that the partitioner sees.
+
+The partitioner gets the EEL graph alone: symmetric, coalesced, without self-loops and without isolated nodes, whatever the
+direction and the multiplicity of the EELs in the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from hasp.errors import HaspError
+from hasp.graph import Graph
+from hasp.kernels import csr as kernel
+from hasp.parallel import blocks, run
+from hasp.schema import Roles
+
+__all__ = ["EelGraph", "entity_offsets", "split", "symmetric_csr", "weighted_csr"]
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class EelGraph:
+    """The EELs as one symmetric graph over the linked entities.
+
+    Attributes:
+        linked: the entities with an EEL, ascending, int64 ``[l]``, numbered over all entity types (:func:`entity_offsets`).
+        num_entities: all entities, linked or not.
+        indptr: int64 ``[l + 1]``.
+        indices: int64 ``[2 m]``: rows of ``linked``; both directions of each of the ``m`` distinct EELs, rows sorted.
+        edge_weight: int64 ``[2 m]`` >= 1, or ``None`` where every EEL counts the same.
+    """
+
+    linked: npt.NDArray[np.int64]
+    num_entities: int
+    indptr: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    edge_weight: npt.NDArray[np.int64] | None
+
+    @property
+    def degree(self) -> npt.NDArray[np.int64]:
+        """Distinct neighbours per entity over EELs, int64 ``[num_entities]``; 0 for entities without."""
+        out = np.zeros(self.num_entities, dtype=np.int64)
+        out[self.linked] = np.diff(self.indptr)
+        return out
+
+
+def entity_offsets(graph: Graph, roles: Roles) -> dict[str, int]:
+    """First number of each entity type when all entities are numbered one after the other."""
+    offsets, total = {}, 0
+    for node_type in roles.entity:
+        offsets[node_type] = total
+        total += graph.num_nodes[node_type]
+    return offsets
+
+
+def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> EelGraph:
+    """Find the linked entities and make the graph that is partitioned.
+
+    Args:
+        graph: checked beforehand (:meth:`Graph.check`).
+        roles: of the same graph.
+        weight: name of a numeric edge attribute ``[E]`` of the EELs; weights of repeated EELs add up. Empty: none.
+        threads: never changes the result.
+
+    Raises:
+        HaspError: an EEL type lacks the weight attribute, or a weight is negative, NaN or infinite.
+    """
+    offsets = entity_offsets(graph, roles)
+    total = sum(graph.num_nodes[t] for t in roles.entity)
+    pairs = [(e, *(t.numpy() for t in graph.edges[e])) for e in roles.eel]
+    mark = np.zeros(total, dtype=np.bool_)
+    for edge_type, src, dst in pairs:
+        # A self-loop links nothing: an entity that has no other EEL counts as unlinked.
+        loop_free = slice(None)
+        if edge_type[0] == edge_type[2]:
+            loop_free = src != dst  # type: ignore[assignment]
+        mark[offsets[edge_type[0]] :][: graph.num_nodes[edge_type[0]]][src[loop_free]] = True
+        mark[offsets[edge_type[2]] :][: graph.num_nodes[edge_type[2]]][dst[loop_free]] = True
+    linked = np.flatnonzero(mark)
+    if linked.size > np.iinfo(np.int32).max:
+        raise HaspError(f"at most 2**31 - 1 entities may have EELs, got {linked.size:,}; partition elsewhere, pass node_part=")
+    new = np.full(total, -1, dtype=np.int32)
+    new[linked] = np.arange(linked.size, dtype=np.int32)
+
+    def numbering(node_type: str) -> Ints:
+        return new[offsets[node_type] :][: graph.num_nodes[node_type]]
+
+    lists = [(src, dst, numbering(e[0]), numbering(e[2])) for e, src, dst in pairs]
+    if not weight:
+        indptr, indices = symmetric_csr(lists, linked.size, threads)
+        return EelGraph(linked, total, indptr, indices, None)
+    weights = [_weights(graph, edge_type, weight) for edge_type in roles.eel]
+    return EelGraph(linked, total, *weighted_csr(lists, weights, linked.size))
+
+
+def symmetric_csr(
+    lists: list[tuple[Ints, Ints, Ints, Ints]], num_rows: int, threads: int = 0
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Make one symmetric CSR, without repeats and self-loops, of several edge lists.
+
+    Args:
+        lists: per edge list (sources, destinations, new number of each source id, new number of each destination id).
+            The new numbers (int32) are ``-1`` only for ids that occur in self-loops alone.
+        num_rows: rows of the result.
+        threads: never changes the result.
+
+    Returns:
+        ``indptr`` int64 ``[num_rows + 1]``, ``indices`` int64, each row ascending.
+    """
+    buckets = max(1, -(-num_rows // (1 << kernel.SHIFT)))
+    todo = [(entry, low, high) for entry in lists for low, high in blocks(entry[0].size)]
+    counts = np.zeros((len(todo), buckets), dtype=np.int64)
+
+    def count(i: int) -> None:
+        (src, dst, src_new, dst_new), low, high = todo[i]
+        kernel.count_entries(src[low:high], dst[low:high], src_new, dst_new, kernel.SHIFT, counts[i])
+
+    run(count, range(len(todo)), threads)
+    # cursors[i, b]: where block i's entries of bucket b begin = all earlier buckets, then earlier blocks of this one.
+    bucket_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    cursors = bucket_ptr[:-1] + np.cumsum(counts, axis=0) - counts
+    row = np.empty(bucket_ptr[-1], dtype=np.int32)
+    col = np.empty(bucket_ptr[-1], dtype=np.int32)
+
+    def place(i: int) -> None:
+        (src, dst, src_new, dst_new), low, high = todo[i]
+        kernel.place_entries(src[low:high], dst[low:high], src_new, dst_new, kernel.SHIFT, cursors[i], row, col)
+
+    run(place, range(len(todo)), threads)
+    degree = np.zeros(num_rows, dtype=np.int64)
+
+    def sort(b: int) -> None:
+        first = b << kernel.SHIFT
+        rows = min(1 << kernel.SHIFT, num_rows - first)
+        low, high = bucket_ptr[b], bucket_ptr[b + 1]
+        packed = np.empty(high - low, dtype=np.int32)
+        kernel.sort_bucket(row[low:high], col[low:high], first, rows, packed, degree[first : first + rows])
+        col[low:high] = packed
+
+    run(sort, range(buckets) if num_rows else (), threads)
+    indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64, copy=False)
+    indices = np.empty(indptr[-1], dtype=np.int64)
+
+    def copy(b: int) -> None:
+        first = b << kernel.SHIFT
+        low, high = indptr[first], indptr[min(first + (1 << kernel.SHIFT), num_rows)]
+        kernel.copy_rows(col[bucket_ptr[b] :], indices[low:high])
+
+    run(copy, range(buckets) if num_rows else (), threads)
+    return indptr, indices
+
+
+def _weights(graph: Graph, edge_type: tuple[str, str, str], name: str) -> npt.NDArray[np.float64]:
+    value = graph.edge_attrs.get(edge_type, {}).get(name)
+    if value is None or value.numel() != graph.num_edges(edge_type):
+        have = sorted(graph.edge_attrs.get(edge_type, {}))
+        raise HaspError(f"weight={name!r}: one number per EEL, but {edge_type} has {have}; name one of these or leave it out")
+    weights = value.reshape(-1).to(torch.float64).numpy()
+    if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
+        bad = int((~np.isfinite(weights) | (weights < 0)).sum())
+        raise HaspError(f"weight={name!r}: EEL weights are finite and >= 0, {bad:,} of {edge_type} are not; clean them")
+    return weights
+
+
+def weighted_csr(
+    lists: list[tuple[Ints, Ints, Ints, Ints]], weights: list[npt.NDArray[np.float64]], num_rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The same with weights, by scipy. Weights are scaled so that the mean is 100: METIS takes whole numbers >= 1."""
+    row = np.concatenate([new[src] for src, _, new, _ in lists])
+    col = np.concatenate([new[dst] for _, dst, _, new in lists])
+    value = np.concatenate(weights)
+    keep = row != col
+    shape = (num_rows, num_rows)
+    matrix = sparse.coo_array((value[keep], (row[keep], col[keep])), shape=shape).tocsr()
+    matrix = (matrix + matrix.T).tocsr()
+    matrix.sort_indices()
+    mean = matrix.data.mean() if matrix.nnz else 1.0
+    # The cap keeps sums of weights far from overflow and METIS's coarsening from being ruled by one edge.
+    scaled = np.clip(np.rint(matrix.data * (100.0 / (mean or 1.0))), 1, 100_000)
+    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), scaled.astype(np.int64)

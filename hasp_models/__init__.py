@@ -1,0 +1,1 @@
+"""The companion of ``hasp``: models, training and evaluation over parts."""
