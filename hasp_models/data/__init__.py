@@ -1,0 +1,1 @@
+"""Evaluation: metrics, exact neighbours, splits without leaks, and the baselines that people use today."""
