@@ -15,13 +15,13 @@ from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Roles
-from hasp.sizes import available_memory, expected_share, in_parts, input_bytes, row_bytes, shared_bytes
+from hasp.sizes import available_memory, batch_bytes, expected_share, in_parts, input_bytes, row_bytes, shared_bytes
 from hasp.text import format_bytes
 
 if TYPE_CHECKING:
     from hasp.probe import Probe
 
-__all__ = ["ACTIVATION_FACTOR", "HEADROOM", "Plan", "plan"]
+__all__ = ["ACTIVATION_FACTOR", "HEADROOM", "Plan", "batch_bytes", "plan"]
 
 ACTIVATION_FACTOR = 64
 """Bytes of training per byte of a loaded batch when no model is given. Measured on a CPU from 8 (two SAGEConv layers) to
@@ -32,6 +32,12 @@ HEADROOM = 0.85
 
 METIS_BYTES = 236
 """Bytes per undirected EEL at METIS's peak: 16 of its input (int64 CSR) and 220 of its own (measured: 190 to 218)."""
+
+CUT_BYTES = 56
+"""Bytes per cut edge while the cut is grouped by pair of parts: seven int64. METIS is taken to cut at most every other EEL."""
+
+ENTITY_BYTES = 40
+"""Bytes per entity: linked or not, number among the linked, part, row, order by part."""
 
 CSR_BYTES = 32
 """Bytes per EEL while the symmetric CSR is made: two int32 entries of (row, column) and two int64 of the result."""
@@ -47,7 +53,7 @@ class Plan:
             shared nodes and edges, and the sampled types at quota. Counts every EEL as kept, so the real one is smaller
             by what the cut takes away; entities of unusual degree are not foreseen.
         shared_bytes: of these, what every part repeats: semantic nodes, semantic-semantic edges, the sample.
-        peak_build_bytes: memory of the build on top of its input.
+        peak_build_bytes: memory of a build into a folder on top of its input, with two parts being written at a time.
         input_bytes: bytes of the graph's arrays that lie in memory (memory-mapped files are not counted).
         entities: entities of the largest part.
         edges: edges with an entity end of the largest part.
@@ -83,11 +89,13 @@ class Plan:
             lines.append(f"note             {self.num_parts} parts do not divide among {self.gpus} GPUs: some will wait")
         return "\n".join(lines)
 
-    def check(self, available_bytes: int | None = None) -> None:
+    def check(self, available_bytes: int | None = None, threads: int = 2) -> None:
         """Refuse a build that cannot fit.
 
         Args:
-            available_bytes: memory that may be used; ``None``: what the machine has free (:func:`available_memory`).
+            available_bytes: memory that may be used; ``None``: what the machine has free
+                (:func:`hasp.sizes.available_memory`).
+            threads: parts that are written at a time.
 
         Raises:
             HaspError: the predicted peak is more than that.
@@ -98,10 +106,11 @@ class Plan:
         available = available_memory() if available_bytes is None else available_bytes
         if available is None:
             return
-        text = f"the build needs about {format_bytes(self.peak_build_bytes)}, and {format_bytes(available)} of memory is free"
-        if self.peak_build_bytes > available:
+        needed = self.peak_build_bytes + max(0, min(threads, self.num_parts) - 2) * self.part_bytes
+        text = f"the build needs about {format_bytes(needed)}, and {format_bytes(available)} of memory is free"
+        if needed > available:
             raise HaspError(f"{text}; free some, take a larger machine, or partition elsewhere and pass node_part=")
-        if self.peak_build_bytes > 0.8 * available:
+        if needed > 0.8 * available:
             warnings.warn(f"{text}; close other programs", HaspWarning, stacklevel=2)
 
     def predicted(self) -> dict[str, int]:
@@ -151,8 +160,9 @@ def plan(
     model = _Model(graph, roles, balance, imbalance, backend, probe)
     if num_parts is not None:
         BuildConfig(num_parts=num_parts, balance=balance, imbalance=imbalance)
-        if num_parts > model.entities:
-            raise HaspError(f"num_parts={num_parts} is more than the {model.entities} entities; lower num_parts")
+        if num_parts > max(model.entities, 1):
+            names = ", ".join(roles.entity)
+            raise HaspError(f"num_parts={num_parts} is more than the {model.entities:,} entities of {names}; lower num_parts")
         return model.plan(num_parts, gpus, "as asked")
     reason, batch_budget, step_budget = [], math.inf, math.inf
     if max_part_bytes is not None:
@@ -242,14 +252,17 @@ class _Model:
 
 
 def _peak_build_bytes(graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str) -> int:
-    """The larger of two stages, which do not overlap.
+    """The larger of two stages of a build into a folder, which do not overlap.
 
-    Partitioning: the CSR of the EELs, or METIS with its own copy. Materialising: (source, destination, e_id) of every edge
-    sorted by part, at the narrowest id that fits, and two parts with their attributes, because one is written while
-    the next is gathered. Both: part, rank and number of every entity.
+    Partitioning: the CSR of the EELs, or METIS with its own copy of it. Writing: that CSR, (source, destination, e_id) of
+    every edge with an entity end grouped by part, and two parts with their attributes, or the cut being sorted. Beside
+    both: number, part and row of every entity.
     """
     entities = sum(graph.num_nodes[t] for t in roles.entity)
     links = sum(graph.num_edges(e) for e in roles.eel)
-    partition = links * (METIS_BYTES if backend == "metis" and num_parts > 1 else CSR_BYTES)
-    edges = sum(graph.num_edges(e) * (12 if graph.num_edges(e) < 2**31 else 20) for e in graph.edges)
-    return entities * 24 + max(partition, edges + 2 * part_bytes)
+    metis = backend == "metis" and num_parts > 1
+    partition = links * (METIS_BYTES if metis else CSR_BYTES)
+    owned = [graph.num_edges(e) for e in graph.edges if in_parts(e, roles)]
+    buckets = sum(n * (12 if n < 2**31 else 16) for n in owned)
+    cut = 0 if num_parts == 1 else links * CUT_BYTES // (2 if metis else 1)
+    return entities * ENTITY_BYTES + max(partition, links * 16 + buckets + max(2 * part_bytes, cut))

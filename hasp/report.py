@@ -43,7 +43,7 @@ class Report:
         shared_bytes: bytes of the shared block, which every part repeats when it is loaded.
         sampled_bytes: bytes of the sampled block.
         cut_bytes: bytes of the cut.
-        loaded_bytes: ``[N]``: bytes of each part as a loaded batch (:func:`hasp.plan.batch_bytes` of the real counts);
+        loaded_bytes: ``[N]``: bytes of each part as a loaded batch (:func:`hasp.sizes.batch_bytes` of the real counts);
             empty where the builder did not count them.
         predicted: what the plan said: ``part_bytes`` (a loaded batch), ``peak_build_bytes``; empty without a plan.
         measured: ``peak_build_bytes`` and ``seconds`` per stage of this run; ``None`` where nobody measured. Not

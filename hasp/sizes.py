@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from hasp.graph import Graph
-from hasp.schema import EdgeType, Roles, edge_name
+from hasp.memory import available_bytes
+from hasp.schema import EdgeType, Roles
 
 __all__ = ["available_memory", "batch_bytes", "expected_share", "in_parts", "input_bytes", "row_bytes", "shared_bytes"]
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
 
 
-def batch_bytes(
-    graph: Graph, roles: Roles, entities: Mapping[str, Sequence[int]], edges: Mapping[str, Sequence[int]]
-) -> list[int]:
-    """Bytes of every part as a loaded batch, from the real counts: what :attr:`Plan.part_bytes` predicts.
+def batch_bytes(graph: Graph, roles: Roles, nodes: Mapping[str, float], edges: Mapping[EdgeType, float]) -> int:
+    """Bytes of one part as a loaded batch: n_id, e_id and edge_index as int64, and every attribute.
 
     Exact without sampled types; edges to sampled nodes are counted as expected.
 
     Args:
-        graph: the source.
+        graph: the source; only counts, dtypes and shapes are read.
         roles: of the same graph.
-        entities: per entity type the entities of each part (:attr:`hasp.report.Report.entities`).
-        edges: per edge type, spelled by name, the edges in each part's file (:attr:`hasp.report.Report.edges`).
-
-    Returns:
-        One number per part.
+        nodes: nodes of the batch per node type.
+        edges: per edge type with an entity end, the edges in the part's own file; others are counted whole.
     """
-    num_parts = len(next(iter(entities.values()), ()))
-    out = [float(shared_bytes(graph, roles))] * num_parts
-    for node_type, counts in entities.items():
-        width = row_bytes(graph.node_attrs.get(node_type, {}), 1)
-        out = [size + n * width for size, n in zip(out, counts, strict=True)]
+    size = sum(count * row_bytes(graph.node_attrs.get(t, {}), 1) for t, count in nodes.items())
     for edge_type in graph.edges:
-        if in_parts(edge_type, roles):
-            width = row_bytes(graph.edge_attrs.get(edge_type, {}), 3) * expected_share(edge_type, graph, roles)
-            out = [size + n * width for size, n in zip(out, edges[edge_name(edge_type)], strict=True)]
-    return [math.ceil(size) for size in out]
+        count = edges[edge_type] if in_parts(edge_type, roles) else graph.num_edges(edge_type)
+        size += count * expected_share(edge_type, graph, roles) * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
+    return math.ceil(size)
 
 
 def input_bytes(graph: Graph) -> int:
@@ -55,10 +46,8 @@ def input_bytes(graph: Graph) -> int:
 
 def available_memory() -> int | None:
     """Bytes that a process may still take: the machine's free memory, or what its cgroup leaves; ``None`` if unknown."""
-    sizes = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        sizes += [int(li.split()[1]) * 1024 for li in meminfo.read_text().splitlines() if li.startswith("MemAvailable")]
+    free = available_bytes()
+    sizes = [free] if free else []
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         paths = [Path("/sys/fs/cgroup") / name for name in (limit, used)]
         if all(p.exists() for p in paths):
@@ -107,12 +96,5 @@ def expected_share(edge_type: EdgeType, graph: Graph, roles: Roles) -> float:
 
 def shared_bytes(graph: Graph, roles: Roles) -> int:
     """Bytes that every loaded part repeats: semantic nodes, semantic-semantic edges, the sample and its expected edges."""
-    size = 0.0
-    for node_type, count in graph.num_nodes.items():
-        if roles.nodes[node_type] != "entity":
-            size += min(count, roles.quota.get(node_type, count)) * row_bytes(graph.node_attrs.get(node_type, {}), 1)
-    for edge_type in graph.edges:
-        if not in_parts(edge_type, roles):
-            count = graph.num_edges(edge_type) * expected_share(edge_type, graph, roles)
-            size += count * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
-    return math.ceil(size)
+    nodes = {t: roles.quota.get(t, n) for t, n in graph.num_nodes.items() if roles.nodes[t] != "entity"}
+    return batch_bytes(graph, roles, nodes, {e: 0 for e in graph.edges})
