@@ -1,0 +1,37 @@
+"""What all tests share: where the real graphs are, and a quiet, repeatable hypothesis."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Numba compiles inside the first example of a property: no deadline, and the same examples on every run.
+settings.register_profile(
+    "house", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("house")
+
+
+def shared_folder() -> Path:
+    """The folder with real graphs: ``HASP_SHARED``, or ``shared`` beside the checkout."""
+    return Path(os.environ.get("HASP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def _data(name: str) -> Path:
+    folder = shared_folder() / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"no real graph {name!r}: set HASP_SHARED to a folder that has data/{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def books() -> Path:
+    """The folder of the books catalogue, or a skip that says what is missing."""
+    return _data("books")
+
+
+@pytest.fixture(scope="session")
+def movies() -> Path:
+    """The folder of the movies catalogue, or a skip that says what is missing."""
+    return _data("movies")
