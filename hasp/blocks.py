@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hasp.bucket import Buckets, bucket_edges, sort_by_destination
+from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype
@@ -73,9 +73,7 @@ class Blocks:
         source, destination = (t.numpy() for t in self.graph.edges[edge_type])
         src_part = self.layout.types[edge_type[0]].part[source[e_id]].astype(np.int64)
         pair = src_part * num_parts + self.layout.types[edge_type[2]].part[destination[e_id]]
-        # Two stable sorts, the minor key first; what comes in is ascending by edge id, the last tie-break.
-        order = np.argsort(dst, kind="stable")
-        order = order[np.argsort(pair[order], kind="stable")]
+        order = sort_cut(pair, dst, num_parts * num_parts)
         pair = pair[order]
         first = np.flatnonzero(np.diff(pair, prepend=-1))
         keys = pair[first]

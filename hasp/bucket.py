@@ -17,7 +17,7 @@ from hasp.parallel import blocks, run
 from hasp.part import Edges, id_dtype
 from hasp.schema import EdgeType, Roles
 
-__all__ = ["Buckets", "bucket_edges", "sort_by_destination"]
+__all__ = ["Buckets", "bucket_edges", "sort_by_destination", "sort_cut"]
 
 Array = npt.NDArray[np.signedinteger[Any]]
 
@@ -58,6 +58,17 @@ class Buckets:
         """(sources, destinations, edge ids) of the cut edges, ascending by edge id."""
         window = slice(self.ptr[-2], self.ptr[-1])
         return self.ends[0][window], self.ends[1][window], self.e_id[window]
+
+
+def sort_cut(pair: Array, dst: Array, num_pairs: int) -> Array:
+    """The order of cut edges by (pair of parts, destination, what they came in by), int64 ``[c]``."""
+    order, by_dst = np.arange(dst.size), np.empty(dst.size, dtype=np.int64)
+    # Two stable sorts, the minor key first.
+    kernel.order_by(dst, order, int(dst.max(initial=-1)) + 1, by_dst)
+    if num_pairs > max(dst.size, 1 << 16):  # more pairs than edges: counting them would cost more than sorting
+        return by_dst[np.argsort(pair[by_dst], kind="stable")]
+    kernel.order_by(pair, by_dst, num_pairs, order)
+    return order
 
 
 def sort_by_destination(src: Array, dst: Array, e_id: Array, num_keys: int) -> Edges:

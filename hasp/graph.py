@@ -239,6 +239,6 @@ def _check_attr(value: Tensor, label: str, count: int, what: str) -> None:
         raise InvalidGraph(f"{label} has one row per item, got {tuple(value.shape)} for {count} {what}; repair the table")
     if value.is_floating_point():
         # A sum is one fast pass; only a sum that is NaN is looked at closely (inf - inf is NaN too, hence the count).
-        nan = sum(int(b.isnan().sum()) for b in _blocks(value) if bool(b.sum(dtype=torch.float64).isnan()))
+        nan = sum(int(b.isnan().sum()) for b in _blocks(value) if bool(b.sum().isnan()))
         if nan:
             warnings.warn(f"{label} holds {nan:,} NaN values; they are kept as they are", HaspWarning, stacklevel=4)

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["count_both", "count_one", "place_both", "place_one", "sort_rows"]
+__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows"]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
@@ -94,3 +94,17 @@ def sort_rows(key: Any, other: Any, e_id: Any, num_keys: int, out_key: Any, out_
         out_key[at] = k
         out_other[at] = other[i]
         out_id[at] = e_id[i]
+
+
+@njit
+def order_by(key: Any, order: Any, num_keys: int, out: Any) -> None:
+    """Stable counting argsort: ``out`` gets ``order`` rearranged so that ``key[out]`` (in ``0..num_keys-1``) ascends."""
+    start = np.zeros(num_keys + 1, dtype=np.int64)
+    for i in range(key.size):
+        start[key[i] + 1] += 1
+    for k in range(num_keys):
+        start[k + 1] += start[k]
+    for i in range(order.size):
+        k = key[order[i]]
+        out[start[k]] = order[i]
+        start[k] += 1

@@ -122,4 +122,4 @@ def _k(k: int) -> int:
 
 def _divide(top: Any, bottom: Any) -> Floats:
     bottom = np.asarray(bottom, dtype=np.float64)
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+    return np.asarray(np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0))
