@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor
 from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
-from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype
+from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype, numpy_ids
 from hasp.schema import EdgeType, NodeRole, Roles
 
 __all__ = ["Blocks"]
@@ -95,7 +96,7 @@ class Blocks:
             if "entity" not in touched and (role == "sampled") == ("sampled" in touched):
                 count = self.graph.num_nodes[edge_type[2]]
                 src, dst = (_small(t, max(self.graph.num_nodes[edge_type[i]] for i in (0, 2))) for t in (source, destination))
-                e_id = np.arange(src.size, dtype=np.int32 if id_dtype(src.size) == torch.int32 else np.int64)
+                e_id = np.arange(src.size, dtype=numpy_ids(src.size))
                 edges[edge_type] = self._with_attrs(edge_type, sort_by_destination(src, dst, e_id, count))
         return Part(part_id, nodes, edges)
 
@@ -108,5 +109,6 @@ def _rows(value: Tensor, ids: Tensor) -> Tensor:
     return value.index_select(0, ids)
 
 
-def _small(ids: Tensor, count: int) -> npt.NDArray[np.signedinteger]:
-    return ids.to(id_dtype(count)).numpy()
+def _small(ids: Tensor, count: int) -> npt.NDArray[np.signedinteger[Any]]:
+    out: npt.NDArray[np.signedinteger[Any]] = ids.to(id_dtype(count)).numpy()
+    return out

@@ -14,7 +14,7 @@ from hasp.graph import Graph
 from hasp.kernels import bucket as kernel
 from hasp.layout import Layout
 from hasp.parallel import blocks, run
-from hasp.part import Edges, id_dtype
+from hasp.part import Edges, numpy_ids
 from hasp.schema import EdgeType, Roles
 
 __all__ = ["Buckets", "bucket_edges", "sort_by_destination", "sort_cut"]
@@ -91,8 +91,7 @@ def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType
     """
     src, dst = (t.numpy() for t in graph.edges[edge_type])
     src_type, _, dst_type = edge_type
-    id_of_edge = np.int32 if id_dtype(src.size) == torch.int32 else np.int64
-    e_id = np.empty(src.size, dtype=id_of_edge)
+    e_id: Array = np.empty(src.size, dtype=numpy_ids(src.size))
     todo = blocks(src.size)
     counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
     place: Callable[[int], None]
@@ -114,9 +113,9 @@ def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType
         entity_is_source = roles.nodes[src_type] == "entity"
         own = layout.types[src_type if entity_is_source else dst_type]
         other_type = dst_type if entity_is_source else src_type
-        other_dtype = np.int32 if id_dtype(graph.num_nodes[other_type]) == torch.int32 else np.int64
         end, other = (src, dst) if entity_is_source else (dst, src)
-        out_end, out_other = np.empty(src.size, dtype=np.int32), np.empty(src.size, dtype=other_dtype)
+        out_end: Array = np.empty(src.size, dtype=np.int32)
+        out_other: Array = np.empty(src.size, dtype=numpy_ids(graph.num_nodes[other_type]))
         ends = (out_end, out_other) if entity_is_source else (out_other, out_end)
         whole = np.full(layout.num_parts, graph.num_nodes[dst_type], dtype=np.int64)
         num_keys = whole if entity_is_source else np.diff(own.ptr)

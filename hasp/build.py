@@ -215,8 +215,10 @@ def _specs(graph: Graph) -> dict[str, Any]:
     return {
         "num_nodes": dict(graph.num_nodes),
         "num_edges": {e: graph.num_edges(e) for e in graph.edges},
-        "node_attrs": {t: {k: Spec.of(v) for k, v in graph.node_attrs.get(t, {}).items()} for t in graph.num_nodes},
-        "edge_attrs": {e: {k: Spec.of(v) for k, v in graph.edge_attrs.get(e, {}).items()} for e in graph.edges},
+        "node_attrs": {
+            t: {k: Spec.of(v, trailing=True) for k, v in graph.node_attrs.get(t, {}).items()} for t in graph.num_nodes
+        },
+        "edge_attrs": {e: {k: Spec.of(v, trailing=True) for k, v in graph.edge_attrs.get(e, {}).items()} for e in graph.edges},
     }
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hasp.blocks import Blocks
-from hasp.plan import Plan, batch_bytes
+from hasp.plan import Plan
 from hasp.report import Report
 from hasp.schema import edge_name
+from hasp.sizes import batch_bytes
 from hasp.split import EelGraph, entity_offsets
 
 __all__ = ["count"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from hasp.config import BuildConfig
 from hasp.errors import HaspError
 from hasp.graph import Graph
+from hasp.parallel import cores
 from hasp.part import Part
 from hasp.report import Report
 from hasp.schema import EdgeType, Roles, Schema
@@ -31,8 +33,10 @@ class HASPData:
     Args:
         data: a ``torch_geometric.data.HeteroData`` or a :class:`hasp.Graph`; read without copying, never homogenised.
         schema: the roles of its types; ``None`` infers all of them. What was inferred is in :attr:`roles`.
-        num_parts: number of parts. Exactly one of ``num_parts`` and ``max_part_bytes`` is given.
+        num_parts: number of parts; leave it out to have it chosen from a budget (:func:`hasp.plan.plan`).
         max_part_bytes: the most bytes a loaded part may take (``"2GB"``); the smallest sufficient ``num_parts`` is chosen.
+        gpu_memory: memory of one GPU (``"40GB"``) that a training step must fit into; likewise.
+        probe: measured cost of a training step of your model (:func:`hasp.probe.probe`), which makes ``gpu_memory`` exact.
         seed: equal seeds give equal bytes, at any number of threads and after any interruption.
         root: folder for the parts; ``None`` keeps them in memory. A finished build of the same graph and settings is opened
             instead of built again; an interrupted one is continued.
@@ -41,10 +45,11 @@ class HASPData:
         backend: a name in ``hasp.cut.BACKENDS``.
         weight: edge attribute of the EELs that the partitioner uses as edge weight.
         node_part: a partition made elsewhere: per entity type, one part per entity. Turns ``backend`` off.
-        gpus: ``num_parts`` chosen from ``max_part_bytes`` is a multiple of this.
+        gpus: a ``num_parts`` chosen from a budget is a multiple of this.
         reverse: add reverse edge types first (:func:`hasp.sources.reverse.add_reverse`), as PyG's ``ToUndirected``.
         threads: threads of the build; 0: one per core. Never changes the result.
         overwrite: replace what ``root`` holds.
+        log: write the inferred roles and the plan to the error stream before work starts.
         progress: a function of (stage, done, total) that is told of every step.
 
     Raises:
@@ -58,6 +63,8 @@ class HASPData:
         *,
         num_parts: int | None = None,
         max_part_bytes: int | str | None = None,
+        gpu_memory: int | str | None = None,
+        probe: Any = None,
         seed: int = 0,
         root: str | Path | None = None,
         balance: str = "nodes",
@@ -69,6 +76,7 @@ class HASPData:
         reverse: bool = False,
         threads: int = 0,
         overwrite: bool = False,
+        log: bool = True,
         progress: Any = None,
     ) -> None:
         # Imported here: opening parts must not compile anything (design, section 3).
@@ -81,15 +89,26 @@ class HASPData:
 
             graph = add_reverse(graph)
         roles = (schema or Schema()).resolve(graph.num_nodes, graph.edges)
-        if (num_parts is None) == (max_part_bytes is None):
-            raise HaspError(
-                f"give num_parts or max_part_bytes, one of the two; got num_parts={num_parts}, max_part_bytes={max_part_bytes}"
-            )
-        plan = make_plan(graph, roles, num_parts=num_parts, max_part_bytes=max_part_bytes, gpus=gpus, balance=balance)
+        backend = "given" if node_part is not None else backend
+        plan = make_plan(
+            graph,
+            roles,
+            num_parts=num_parts,
+            max_part_bytes=max_part_bytes,
+            gpu_memory=gpu_memory,
+            gpus=gpus,
+            balance=balance,
+            imbalance=imbalance,
+            backend=backend,
+            probe=probe,
+        )
+        if log:
+            sys.stderr.write((roles.explain() + "\n" if roles.inferred else "") + plan.explain() + "\n")
+        plan.check(threads=cores(threads))
         config = BuildConfig(
             num_parts=plan.num_parts,
             seed=seed,
-            backend="given" if node_part is not None else backend,
+            backend=backend,
             imbalance=imbalance,
             balance=balance,
             weight=weight,

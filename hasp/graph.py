@@ -161,7 +161,7 @@ class Graph:
             digest.update(f"{label}|{shape}\n".encode())
             if value is not None:
                 for block in _blocks(value):
-                    digest.update(memoryview(block.contiguous().view(-1).view(torch.uint8).numpy()))
+                    digest.update(block.contiguous().view(-1).view(torch.uint8).numpy().data)
 
         for node_type, count in self.num_nodes.items():
             add(f"node {node_type} {count}")
@@ -175,7 +175,7 @@ class Graph:
         for label, arrays in (("id", self.ids), ("name", self.names)):
             for node_type, values in arrays.items():
                 add(f"{label} {node_type} {values.dtype.str}")
-                digest.update(memoryview(np.ascontiguousarray(values)).cast("B"))
+                digest.update(np.ascontiguousarray(values).data.cast("B"))
         for node_type, labels in (node_part or {}).items():
             add(f"node_part {node_type}", torch.from_numpy(labels))
         return str(digest.hexdigest())
@@ -216,7 +216,7 @@ def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor],
 def _blocks(value: Tensor) -> list[Tensor]:
     if value.dim() == 0 or value.numel() <= _STEP:
         return [value] if value.numel() else []
-    return list(value.split(max(1, _STEP * value.size(0) // value.numel())))
+    return list(torch.split(value, max(1, _STEP * value.size(0) // value.numel())))
 
 
 def _check_ids(ids: Tensor, node_type: str, count: int, edge_type: EdgeType) -> None:

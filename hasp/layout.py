@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hasp.errors import HaspError
 from hasp.parallel import run
-from hasp.part import id_dtype
+from hasp.part import numpy_ids
 
 __all__ = ["Layout", "TypeLayout", "check_node_part"]
 
@@ -21,7 +21,7 @@ class TypeLayout:
     """Where the entities of one type are.
 
     Attributes:
-        part: part of every entity ``[n]``, in the smallest unsigned dtype that holds ``num_parts``.
+        part: part of every entity ``[n]``, in the smallest unsigned dtype that holds ``num_parts`` (at most 2**15).
         local: row of every entity within its part ``[n]``, int32.
         n_id: all ids ordered by (part, id) ``[n]``, int32 or int64.
         ptr: int64 ``[num_parts + 1]``: ``n_id[ptr[p]:ptr[p + 1]]`` are the entities of part ``p``, ascending.
@@ -54,7 +54,7 @@ class Layout:
             num_parts: parts.
             threads: never changes the result.
         """
-        small = np.uint8 if num_parts < 2**8 else np.uint16 if num_parts < 2**16 else np.uint32
+        small: type[np.unsignedinteger[Any]] = np.uint8 if num_parts < 2**8 else np.uint16
 
         def one(labels: npt.NDArray[np.int32]) -> TypeLayout:
             part = labels.astype(small)
@@ -62,8 +62,7 @@ class Layout:
             order = np.argsort(part, kind="stable")  # a radix sort for 8 and 16 bits
             local = np.empty(labels.size, dtype=np.int32)
             local[order] = np.arange(labels.size, dtype=np.int64) - np.repeat(ptr[:-1], np.diff(ptr))
-            dtype = np.int32 if id_dtype(labels.size).itemsize == 4 else np.int64
-            return TypeLayout(part, local, order.astype(dtype), ptr)
+            return TypeLayout(part, local, order.astype(numpy_ids(labels.size)), ptr)
 
         return cls(num_parts, dict(zip(node_part, run(one, node_part.values(), threads), strict=True)))
 

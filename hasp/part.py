@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hasp.errors import CorruptPart
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 
-__all__ = ["CUT", "SAMPLED", "SHARED", "Edges", "Nodes", "Part", "id_dtype"]
+__all__ = ["CUT", "SAMPLED", "SHARED", "Edges", "Nodes", "Part", "id_dtype", "numpy_ids"]
 
 SHARED, SAMPLED, CUT = -1, -2, -3
 """``part_id`` of the three blocks that stand beside the parts."""
@@ -24,6 +26,11 @@ SHARED, SAMPLED, CUT = -1, -2, -3
 def id_dtype(count: int) -> torch.dtype:
     """int32 while every id below ``count`` fits, else int64; checked here, never by a silent cast."""
     return torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
+
+
+def numpy_ids(count: int) -> type[np.signedinteger[Any]]:
+    """:func:`id_dtype` for NumPy."""
+    return np.int32 if id_dtype(count) == torch.int32 else np.int64
 
 
 @dataclass(frozen=True)

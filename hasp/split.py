@@ -74,15 +74,13 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> Eel
     """
     offsets = entity_offsets(graph, roles)
     total = sum(graph.num_nodes[t] for t in roles.entity)
-    pairs = [(e, *(t.numpy() for t in graph.edges[e])) for e in roles.eel]
+    pairs = [(e, graph.edges[e][0].numpy(), graph.edges[e][1].numpy()) for e in roles.eel]
     mark = np.zeros(total, dtype=np.bool_)
     for edge_type, src, dst in pairs:
         # A self-loop links nothing: an entity that has no other EEL counts as unlinked.
-        loop_free = slice(None)
-        if edge_type[0] == edge_type[2]:
-            loop_free = src != dst  # type: ignore[assignment]
-        mark[offsets[edge_type[0]] :][: graph.num_nodes[edge_type[0]]][src[loop_free]] = True
-        mark[offsets[edge_type[2]] :][: graph.num_nodes[edge_type[2]]][dst[loop_free]] = True
+        links = src != dst if edge_type[0] == edge_type[2] else slice(None)
+        mark[offsets[edge_type[0]] :][: graph.num_nodes[edge_type[0]]][src[links]] = True
+        mark[offsets[edge_type[2]] :][: graph.num_nodes[edge_type[2]]][dst[links]] = True
     linked = np.flatnonzero(mark)
     if linked.size > np.iinfo(np.int32).max:
         raise HaspError(f"at most 2**31 - 1 entities may have EELs, got {linked.size:,}; partition elsewhere, pass node_part=")
