@@ -1,0 +1,61 @@
+"""Bucketing: which edges go where, one edge at a time."""
+
+
+def count_both(src, dst, src_part, dst_part, num_parts, counts):
+    """Twin of the kernel of this name."""
+    for s, d in zip(src, dst, strict=True):
+        counts[int(src_part[s]) if src_part[s] == dst_part[d] else num_parts] += 1
+
+
+def place_both(src, dst, src_part, dst_part, src_local, dst_local, num_parts, first, cursor, out, e_id):
+    """Twin of the kernel of this name."""
+    for i, (s, d) in enumerate(zip(src, dst, strict=True)):
+        bucket = int(src_part[s]) if src_part[s] == dst_part[d] else num_parts
+        at = cursor[bucket]
+        out[0, at], out[1, at], e_id[at] = src_local[s], dst_local[d], first + i
+        cursor[bucket] += 1
+
+
+def count_one(end, part, counts):
+    """Twin of the kernel of this name."""
+    for v in end:
+        counts[int(part[v])] += 1
+
+
+def place_one(end, other, part, local, first, cursor, out_end, out_other, e_id):
+    """Twin of the kernel of this name."""
+    for i, (v, w) in enumerate(zip(end, other, strict=True)):
+        at = cursor[int(part[v])]
+        out_end[at], out_other[at], e_id[at] = local[v], w, first + i
+        cursor[int(part[v])] += 1
+
+
+def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
+    """Twin of the kernel of this name."""
+    order = sorted(range(len(key)), key=lambda i: (key[i], i))
+    for at, i in enumerate(order):
+        out_key[at], out_other[at], out_id[at] = key[i], other[i], e_id[i]
+
+
+def order_by(key, order, num_keys, out):
+    """Twin of the kernel of this name."""
+    rank = sorted(range(len(order)), key=lambda i: (key[order[i]], i))
+    for at, i in enumerate(rank):
+        out[at] = order[i]
+
+
+def cut_order(pair, dst):
+    """Positions of cut edges by (pair, destination, position)."""
+    return sorted(range(len(dst)), key=lambda i: (pair[i], dst[i], i))
+
+
+def part_of_edge(edge_type, source, destination, node_part):
+    """The part that owns an edge; ``"cut"`` between two parts; ``None`` without an entity end.
+
+    ``node_part``: entity type -> list of parts.
+    """
+    ends = [(edge_type[0], source), (edge_type[2], destination)]
+    parts = {node_part[t][i] for t, i in ends if t in node_part}
+    if not parts:
+        return None
+    return parts.pop() if len(parts) == 1 else "cut"
