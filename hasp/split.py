@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse
 
 from hasp.errors import HaspError
 from hasp.graph import Graph
@@ -170,16 +169,25 @@ def _weights(graph: Graph, edge_type: tuple[str, str, str], name: str) -> npt.ND
 def weighted_csr(
     lists: list[tuple[Ints, Ints, Ints, Ints]], weights: list[npt.NDArray[np.float64]], num_rows: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The same with weights, by scipy. Weights are scaled so that the mean is 100: METIS takes whole numbers >= 1."""
+    """The same with weights. They are scaled so that the mean is 100: METIS takes whole numbers >= 1.
+
+    Every pair of entities is summed once and then mirrored, so that both directions weigh the same to the last bit, and a
+    pair stays even if its weights add up to 0.
+    """
     row = np.concatenate([new[src] for src, _, new, _ in lists])
     col = np.concatenate([new[dst] for _, dst, _, new in lists])
-    value = np.concatenate(weights)
     keep = row != col
-    shape = (num_rows, num_rows)
-    matrix = sparse.coo_array((value[keep], (row[keep], col[keep])), shape=shape).tocsr()
-    matrix = (matrix + matrix.T).tocsr()
-    matrix.sort_indices()
-    mean = matrix.data.mean() if matrix.nnz else 1.0
+    low, high, value = np.minimum(row, col)[keep], np.maximum(row, col)[keep], np.concatenate(weights)[keep]
+    value = value / (value.max(initial=0.0) or 1.0)  # so that no sum overflows
+    order = np.lexsort((high, low))
+    low, high = low[order], high[order]
+    first = np.flatnonzero((np.diff(low, prepend=-1) != 0) | (np.diff(high, prepend=-1) != 0))
+    low, high = low[first], high[first]
+    total = np.add.reduceat(value[order], first) if first.size else value
+    mean = total.mean() if total.size else 1.0
     # The cap keeps sums of weights far from overflow and METIS's coarsening from being ruled by one edge.
-    scaled = np.clip(np.rint(matrix.data * (100.0 / (mean or 1.0))), 1, 100_000)
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), scaled.astype(np.int64)
+    scaled = np.clip(np.rint(total * (100.0 / (mean or 1.0))), 1, 100_000).astype(np.int64)
+    row, col = np.concatenate([low, high]), np.concatenate([high, low]).astype(np.int64)
+    order = np.lexsort((col, row))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_rows))]).astype(np.int64)
+    return indptr, col[order], np.concatenate([scaled, scaled])[order]
