@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hasp.errors import HaspError
 
-__all__ = ["BuildConfig", "parse_bytes"]
+__all__ = ["BuildConfig", "parse_bytes", "whole"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -25,6 +26,16 @@ def parse_bytes(value: int | float | str) -> int:
     if number <= 0:
         raise HaspError(f"a size is positive, got {value!r}; give at least one byte")
     return number
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number of any type that is one (``int``, NumPy's), as ``int``. Raises :class:`HaspError` for any other."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise HaspError(f"{name}={value!r}: a whole number; give one without a fraction")
 
 
 def _help(text: str, default: Any) -> Any:
@@ -52,10 +63,11 @@ class BuildConfig:
             if not ok:
                 raise HaspError(f"{name}={getattr(self, name)!r}: {text}; {remedy}")
 
-        whole = isinstance(self.num_parts, int) and not isinstance(self.num_parts, bool)
-        rule(whole and self.num_parts >= 1, "num_parts", "at least 1 part", "1 keeps the graph whole")
+        for name in ("num_parts", "seed", "threads"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        rule(self.num_parts >= 1, "num_parts", "at least 1 part", "1 keeps the graph whole")
         rule(self.num_parts < 2**15, "num_parts", "at most 32,767 parts", "lower num_parts")
-        rule(isinstance(self.seed, int) and 0 <= self.seed < 2**63, "seed", "0 <= seed < 2**63", "choose another seed")
+        rule(0 <= self.seed < 2**63, "seed", "0 <= seed < 2**63", "choose another seed")
         rule(self.balance in ("nodes", "edges", "bytes"), "balance", "nodes, edges or bytes", "choose one of these")
         rule(0.0 < self.imbalance <= 1.0, "imbalance", "0 < imbalance <= 1", "0.03 is METIS's own default")
         rule(self.threads >= 0, "threads", "0 or more", "0 uses every core")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from hasp.config import whole
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.rng import permutation, subkey
@@ -61,8 +62,11 @@ def partition(
     """
     ptr, idx = _csr(indptr, indices)
     n = ptr.size - 1
+    num_parts, seed = whole("num_parts", num_parts), whole("seed", seed)
     if not 1 <= num_parts <= max(n, 1):
         raise HaspError(f"num_parts={num_parts} is not in 1..{n}, the number of nodes; change num_parts")
+    if seed < 0:
+        raise HaspError(f"seed={seed}: 0 or more; choose another seed")
     if not 0 < imbalance <= 1:
         raise HaspError(f"imbalance={imbalance}: 0 < imbalance <= 1; 0.03 is METIS's own default")
     weight = None if node_weight is None else _node_weight(node_weight, n)
@@ -219,6 +223,8 @@ def _node_weight(node_weight: npt.ArrayLike, n: int) -> Int64s:
     weight = np.asarray(node_weight)
     if weight.shape != (n,) or weight.dtype.kind not in "iu" or (n and weight.min() < 0):
         raise HaspError(f"node_weight is {n} whole numbers >= 0, got {weight.dtype} {weight.shape}; round and scale them")
+    if weight.astype(np.float64).sum() > 2.0**53:  # METIS adds and scales them without a look at overflow
+        raise HaspError(f"node_weight adds up to at most 2**53, got {weight.astype(np.float64).sum():.3g}; scale it down")
     return weight.astype(np.int64, copy=False)
 
 
