@@ -86,6 +86,7 @@ class Graph:
             if index is None or index.dim() != 2 or index.size(0) != 2:
                 shape = None if index is None else tuple(index.shape)
                 raise InvalidGraph(f"edge_index of {edge_type} has shape [2, E], got {shape}; transpose or convert it")
+            _on_cpu(index, f"edge_index of {edge_type}")
             edges[edge_type] = (index[0], index[1])
             edge_attrs[edge_type] = {}
             for key, value in store.items():
@@ -197,8 +198,13 @@ def _tensor(value: Any) -> Tensor | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of read-only arrays; parts never write to their source
             return torch.from_numpy(value)
-    # EdgeIndex and other subclasses carry caches of the whole graph; the plain tensor is what is cut.
-    return value.as_subclass(Tensor) if isinstance(value, Tensor) else None
+    # EdgeIndex and other subclasses carry caches of the whole graph; the plain tensor is what is cut, without a gradient.
+    return value.as_subclass(Tensor).detach().resolve_conj().resolve_neg() if isinstance(value, Tensor) else None
+
+
+def _on_cpu(tensor: Tensor, label: str) -> None:
+    if tensor.device.type != "cpu":
+        raise InvalidGraph(f"graphs are cut in main memory, but {label} is on {tensor.device}; call data.cpu() first")
 
 
 def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor], left: list[str]) -> None:
@@ -208,6 +214,7 @@ def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor],
     if tensor is None or tensor.dim() == 0 or tensor.size(0) != count:
         left.append(label)
         return
+    _on_cpu(tensor, label)
     if "/" in key:
         raise HaspError(f"attribute names have no '/', got {key!r}; rename it")
     into[key] = tensor
@@ -239,6 +246,7 @@ def _check_attr(value: Tensor, label: str, count: int, what: str) -> None:
         raise InvalidGraph(f"{label} has one row per item, got {tuple(value.shape)} for {count} {what}; repair the table")
     if value.is_floating_point():
         # A sum is one fast pass; only a sum that is NaN is looked at closely (inf - inf is NaN too, hence the count).
-        nan = sum(int(b.isnan().sum()) for b in _blocks(value) if bool(b.sum().isnan()))
+        blocks = (b.float() if b.element_size() == 1 else b for b in _blocks(value))  # torch cannot add up float8
+        nan = sum(int(b.isnan().sum()) for b in blocks if bool(b.sum().isnan()))
         if nan:
             warnings.warn(f"{label} holds {nan:,} NaN values; they are kept as they are", HaspWarning, stacklevel=4)
