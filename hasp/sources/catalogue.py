@@ -1,0 +1,174 @@
+"""A catalogue: entities, concepts in categories, which entity has which concept, and which entities are co-engaged.
+
+Layout (each ``.parquet``, ``.csv.gz`` or ``.csv``)::
+
+    entities         id, title (or name), ...
+    concepts         id, category, name
+    entity_concept   entity, concept
+    co_engaged       a, b                       optional; undirected, each pair once
+
+This is the graph of section 2 of the SemanticGNN paper: one node type for the entities, one for each category of concepts,
+an edge type ``has_<category>`` to each, and the entity-entity links ``co_engaged`` in both directions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hasp.errors import InvalidGraph
+from hasp.graph import Graph, HaspWarning
+from hasp.schema import EdgeType
+from hasp.sources.columns import SUFFIXES, Array, Table, read_table
+from hasp.sources.ids import IdMap
+from hasp.sources.tables import attributes
+
+__all__ = ["both_directions", "find_table", "read_catalogue"]
+
+
+def read_catalogue(
+    folder: str | Path,
+    exclude_categories: Collection[str] = (),
+    *,
+    entity: str = "title",
+    keep: Collection[str] = (),
+) -> Graph:
+    """Read the folder described at the top of this module.
+
+    Args:
+        folder: where the four tables lie.
+        exclude_categories: categories of concepts to leave out (one that gives the answer away, say).
+        entity: the name of the node type of the entities.
+        keep: further columns of ``entities`` to carry along as attributes; none by default.
+
+    Returns:
+        The graph: ``entity`` first, then the categories in alphabetical order. ``ids`` and ``names`` hold the tables' ids,
+        titles and names of concepts. A pair of ``co_engaged`` stands in both directions, first all as written, then all
+        turned round.
+
+    Raises:
+        InvalidGraph: a table is missing or broken, an id occurs twice or is unknown, a category is unknown.
+
+    Warns:
+        HaspWarning: pairs of ``co_engaged`` occur more than once; the copies are left out.
+    """
+    folder = Path(folder)
+    entities = _read(folder, "entities", ids=("id",), names=("title", "name"), only=("id", "title", "name", *keep))
+    concepts = _read(folder, "concepts", ids=("id",), names=("category", "name"))
+    links = _read(folder, "entity_concept", ids=("entity", "concept"))
+    entity_map = IdMap(_column(entities, "id"), str(entities.path), entity, entities.typed)
+    concept_map = IdMap(_column(concepts, "id"), str(concepts.path), "concept", concepts.typed)
+    titles = next((entities.columns.pop(n) for n in ("title", "name") if n in entities.columns), None)
+
+    kinds, code = np.unique(_column(concepts, "category"), return_inverse=True)
+    _check_categories(concepts.path, kinds.tolist(), entity, exclude_categories)
+    order = np.argsort(code, kind="stable")  # concepts of one category side by side, in the order of the table
+    first = np.searchsorted(code[order], np.arange(len(kinds)))
+    local = np.empty(len(code), np.int64)
+    local[order] = np.arange(len(code)) - first[code[order]]
+
+    source = entity_map.find(_column(links, "entity"), f"{links.path}, column 'entity'", links.typed)
+    concept = concept_map.find(_column(links, "concept"), f"{links.path}, column 'concept'", links.typed).numpy()
+    left: list[str] = []
+    link_attrs = attributes(links, "entity_concept", left)
+    num_nodes = {entity: len(entity_map)}
+    ids, names = {}, {}
+    if not entity_map.is_range:
+        ids[entity] = entity_map.ids
+    if titles is not None:
+        names[entity] = titles
+    edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
+    edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
+    link_code = code[concept]
+    for number, kind in enumerate(kinds.tolist()):
+        if kind in exclude_categories:
+            continue
+        members = order[first[number] : first[number] + np.count_nonzero(code == number)]
+        num_nodes[kind] = len(members)
+        ids[kind] = concept_map.ids[members]
+        if "name" in concepts.columns:
+            names[kind] = concepts.columns["name"][members]
+        rows = np.flatnonzero(link_code == number)
+        edge_type = (entity, f"has_{kind}", kind)
+        edges[edge_type] = (source[rows], torch.from_numpy(local[concept[rows]]))
+        edge_attrs[edge_type] = {name: value[rows] for name, value in link_attrs.items()}
+    if find_table(folder, "co_engaged") is not None:
+        edge_type = (entity, "co_engaged", entity)
+        edges[edge_type], edge_attrs[edge_type] = _co_engaged(folder, entity_map, left)
+    node_attrs = {t: attributes(entities, entity, left) if t == entity else {} for t in num_nodes}
+    if left:
+        warnings.warn(f"columns of text are not carried into parts: {', '.join(left)}", HaspWarning, stacklevel=2)
+    return Graph(num_nodes, edges, node_attrs, edge_attrs, ids, names)
+
+
+def find_table(folder: Path, name: str) -> Path | None:
+    """The table called ``name`` in a folder, whatever its format."""
+    return next((folder / f"{name}{s}" for s in SUFFIXES if (folder / f"{name}{s}").exists()), None)
+
+
+def both_directions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Undirected pairs as directed edges: source and destination ``[2m]``, and the pair of each; a self-loop stays single."""
+    back = (a != b).nonzero()[:, 0]
+    pair = torch.cat([torch.arange(a.numel()), back])
+    return torch.cat([a, b[back]]), torch.cat([b, a[back]]), pair
+
+
+def _read(
+    folder: Path,
+    name: str,
+    *,
+    ids: Collection[str],
+    names: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> Table:
+    path = find_table(folder, name)
+    if path is None:
+        raise InvalidGraph(
+            f"{folder}: a catalogue has the table {name!r} ({' or '.join(name + s for s in SUFFIXES)}), and it is not there; "
+            "add it, or see hasp.sources.catalogue for the layout"
+        )
+    return read_table(path, ids=ids, names=names, only=only)
+
+
+def _column(table: Table, name: str) -> Array:
+    if name not in table.columns:
+        have = [*table.columns, *table.text]
+        raise InvalidGraph(f"{table.path}: the table has a column {name!r}, got {have}; rename or add it")
+    return table.columns.pop(name)
+
+
+def _check_categories(path: Path, kinds: list[str], entity: str, exclude: Collection[str]) -> None:
+    for kind in exclude:
+        if kind not in kinds:
+            raise InvalidGraph(f"{path}: the category {kind!r} to leave out is not among {kinds}; correct the name")
+    for kind in kinds:
+        if not kind or "__" in kind or kind == entity:
+            raise InvalidGraph(
+                f"{path}: a category becomes a node type: not empty, without '__', other than {entity!r}, got {kind!r}; "
+                "rename it"
+            )
+
+
+def _co_engaged(folder: Path, entities: IdMap, left: list[str]) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    table = _read(folder, "co_engaged", ids=("a", "b"))
+    a = entities.find(_column(table, "a"), f"{table.path}, column 'a'", table.typed)
+    b = entities.find(_column(table, "b"), f"{table.path}, column 'b'", table.typed)
+    attrs = attributes(table, "co_engaged", left)
+    key = (torch.minimum(a, b) * len(entities) + torch.maximum(a, b)).numpy()
+    first = np.unique(key, return_index=True)[1]
+    if len(first) < len(key):
+        warnings.warn(
+            f"{table.path}: each pair stands once, but {len(key) - len(first):,} of {len(key):,} are copies (or the same "
+            "pair turned round), which are left out",
+            HaspWarning,
+            stacklevel=3,
+        )
+        rows = torch.from_numpy(np.sort(first))
+        a, b, attrs = a[rows], b[rows], {name: value[rows] for name, value in attrs.items()}
+    source, destination, pair = both_directions(a, b)
+    return (source, destination), {name: value[pair] for name, value in attrs.items()}

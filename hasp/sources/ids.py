@@ -1,0 +1,98 @@
+"""The user's own ids -> ``0..N-1``, by sorting: no Python dict, so a million ids cost megabytes and not gigabytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hasp.errors import InvalidGraph
+
+__all__ = ["IdMap"]
+
+Array = npt.NDArray[Any]
+
+
+class IdMap:
+    """Where each id of a node type stands.
+
+    Args:
+        ids: int64 or text ``[N]``, each once.
+        where: the file and column, for messages.
+        node_type: the node type, for messages.
+        typed: whether the file itself says that its ids are numbers or text.
+
+    Raises:
+        InvalidGraph: an id occurs twice; the message names up to five, with their rows.
+    """
+
+    def __init__(self, ids: Array, where: str, node_type: str, typed: bool = False) -> None:
+        self.ids, self.where, self.node_type, self.typed = ids, where, node_type, typed
+        self.is_range = ids.dtype.kind == "i" and bool(np.array_equal(ids, np.arange(len(ids))))
+        self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        if not self.is_range:
+            self._sort()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _sort(self) -> None:
+        self._order = np.argsort(self.ids, kind="stable")
+        self._sorted = self.ids[self._order]
+        twice = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])[:5]
+        if twice.size:
+            text = "; ".join(f"{_show(self._sorted[i])} in rows {self._order[i]} and {self._order[i + 1]}" for i in twice)
+            raise InvalidGraph(f"{self.where}: each {self.node_type!r} has its own id, got {text}; remove the copies")
+
+    def find(self, values: Array, where: str, typed: bool = False) -> Tensor:
+        """The position of every value, int64 ``[E]``.
+
+        Raises:
+            InvalidGraph: a value is no id of this type (up to five are named, with their rows), or one table says that
+                ids are numbers and another that they are text.
+        """
+        if values.dtype.kind != self.ids.dtype.kind and len(values) and len(self.ids):
+            if typed and self.typed:
+                raise InvalidGraph(
+                    f"ids of {self.node_type!r} have one type, but they are {_kind(self.ids)} in {self.where} and "
+                    f"{_kind(values)} in {where}; cast one of them"
+                )
+            if self.ids.dtype.kind == "i":
+                return IdMap(self.ids.astype(np.str_), self.where, self.node_type).find(values, where)
+            values = values.astype(np.str_)  # exact: a CSV column is read as numbers only if text gives them back
+        found, ok = self._look_up(values)
+        if not ok.all():
+            rows = np.flatnonzero(~ok)
+            text = ", ".join(f"row {row}: {_show(values[row])}" for row in rows[:5])
+            raise InvalidGraph(
+                f"{where}: every edge ends in a node of {self.where}, but {rows.size:,} of {len(values):,} do not "
+                f"({text}); add these {self.node_type!r} nodes or remove the edges"
+            )
+        return torch.from_numpy(found)
+
+    def _look_up(self, values: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        if not len(self.ids) or not len(values):
+            return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
+        if self.is_range:
+            return values.astype(np.int64), (values >= 0) & (values < len(self.ids))
+        if self.ids.dtype.kind == "i":
+            low, high = int(self._sorted[0]), int(self._sorted[-1])
+            if high - low < 8 * len(self.ids) + (1 << 16):  # dense enough for a table: one read instead of a search
+                table = np.full(high - low + 1, -1, np.int64)
+                table[self._sorted - low] = self._order
+                inside = (values >= low) & (values <= high)
+                found = table[np.where(inside, values - low, 0)]
+                return found, inside & (found >= 0)
+        at = np.searchsorted(self._sorted, values).clip(max=len(self.ids) - 1)
+        return self._order[at], self._sorted[at] == values
+
+
+def _show(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _kind(ids: Array) -> str:
+    return "whole numbers" if ids.dtype.kind == "i" else "text"

@@ -1,0 +1,288 @@
+"""A folder of tables, read and written: what Spark, DuckDB, pandas and spreadsheets can all produce.
+
+Layout::
+
+    nodes/<type>.{parquet,csv,csv.gz}                        column id; every other column is an attribute
+    edges/<source>__<relation>__<destination>.{...}          columns src and dst; every other column is an attribute
+
+- Ids are whole numbers or text. A node's position in its table is its id in the graph; a type without a node table has the
+  ids that its edges name, in ascending order.
+- ``src``/``dst`` may also be called ``source``/``target`` or ``source``/``destination``.
+- A text column ``name`` (or, without one, ``title``) of a node table holds readable names. Other text columns cannot be
+  carried into parts and are named in one warning.
+- Columns ``x_0``, ``x_1`` ... ``x_k`` of numbers, complete from 0, become one attribute ``x`` ``[N, k + 1]``; so do lists of
+  one length in Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hasp.errors import HaspError, InvalidGraph
+from hasp.graph import Graph, HaspWarning
+from hasp.schema import EdgeType, edge_name, parse_edge_name
+from hasp.sources.columns import SUFFIXES, Array, Table, read_table, split_suffix
+from hasp.sources.ids import IdMap
+
+__all__ = ["attributes", "read_tables", "write_tables"]
+
+_ENDS = (("src", "dst"), ("source", "target"), ("source", "destination"))
+_END_NAMES = tuple(dict.fromkeys(name for pair in _ENDS for name in pair))
+_NUMBERED = re.compile(r"(.+)_(0|[1-9][0-9]*)")
+
+
+def read_tables(folder: str | Path) -> Graph:
+    """Read the folder described at the top of this module.
+
+    Args:
+        folder: holds ``edges/`` and, for types with attributes or nodes without edges, ``nodes/``.
+
+    Returns:
+        The graph; node types and edge types in the order of their names. ``ids`` holds the ids of the types whose ids are
+        not already ``0..N-1``.
+
+    Raises:
+        InvalidGraph: a table breaks a rule; the message names the file, the rule, the value and the remedy.
+
+    Warns:
+        HaspWarning: text columns were left out.
+    """
+    folder = Path(folder)
+    node_files, edge_files = _tables(folder / "nodes"), _tables(folder / "edges")
+    if not node_files and not edge_files:
+        raise InvalidGraph(
+            f"{folder}: a folder of tables holds nodes/<type> or edges/<source>__<relation>__<destination>, ending in "
+            f"{', '.join(SUFFIXES)}, got neither; see hasp.sources.tables for the layout"
+        )
+    left: list[str] = []
+    maps: dict[str, IdMap] = {}
+    names: dict[str, Array] = {}
+    node_attrs: dict[str, dict[str, Tensor]] = {}
+    for node_type, path in node_files.items():
+        if "__" in node_type:
+            raise InvalidGraph(f"{path}: names of node types have no '__', got {node_type!r}; rename the file")
+        table = read_table(path, ids=("id",), names=("name", "title"))
+        maps[node_type] = IdMap(_pop(table, "id", "a node table"), str(path), node_type, table.typed)
+        name = next((n for n in ("name", "title") if n in table.columns and table.columns[n].dtype.kind == "U"), None)
+        if name is not None:
+            names[node_type] = table.columns.pop(name)
+        node_attrs[node_type] = attributes(table, node_type, left)
+    tables: dict[EdgeType, tuple[Table, Array, Array]] = {}
+    for relation, path in edge_files.items():
+        table = read_table(path, ids=_END_NAMES)
+        tables[parse_edge_name(relation)] = (table, *_ends(table))
+    _infer(tables, maps)
+    edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
+    edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
+    for edge_type in list(tables):
+        table, source, destination = tables.pop(edge_type)
+        where = str(table.path)
+        edges[edge_type] = (
+            maps[edge_type[0]].find(source, f"{where}, {edge_type[0]!r} as source", table.typed),
+            maps[edge_type[2]].find(destination, f"{where}, {edge_type[2]!r} as destination", table.typed),
+        )
+        edge_attrs[edge_type] = attributes(table, edge_name(edge_type), left)
+    if left:
+        warnings.warn(
+            f"columns of text are not carried into parts: {', '.join(left)}; turn them into numbers or node types",
+            HaspWarning,
+            stacklevel=2,
+        )
+    maps = dict(sorted(maps.items()))
+    return Graph(
+        {t: len(m) for t, m in maps.items()},
+        edges,
+        {t: node_attrs.get(t, {}) for t in maps},
+        edge_attrs,
+        {t: m.ids for t, m in maps.items() if not m.is_range},
+        names,
+    )
+
+
+def write_tables(graph: Graph, folder: str | Path, format: Literal["csv", "csv.gz", "parquet"] = "csv") -> None:
+    """Write a graph as the folder that :func:`read_tables` reads.
+
+    Parquet gives back every dtype and shape; CSV gives back every value, as bool, int64 or float32 (float64 for numbers
+    past ``2**24``), in at most two dimensions.
+
+    Raises:
+        HaspError: an unknown format; the folder already holds tables; an attribute that the format cannot give back.
+    """
+    if format not in ("csv", "csv.gz", "parquet"):
+        raise HaspError(f"format is csv, csv.gz or parquet, got {format!r}; choose one of these")
+    folder = Path(folder)
+    for part in ("nodes", "edges"):
+        if (folder / part).is_dir() and any((folder / part).iterdir()):
+            raise HaspError(f"{folder / part} already holds files; choose an empty folder, or remove them")
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for node_type, count in graph.num_nodes.items():
+        columns: dict[str, Array] = {"id": graph.ids.get(node_type, np.arange(count))}
+        if node_type in graph.names:
+            columns["name"] = graph.names[node_type]
+        _add(columns, graph.node_attrs.get(node_type, {}), node_type, format, ("id", "name", "title"))
+        _write(folder / "nodes" / f"{node_type}.{format}", columns)
+    for edge_type, ends in graph.edges.items():
+        columns = {}
+        for name, end, node_type in zip(("src", "dst"), ends, (edge_type[0], edge_type[2]), strict=True):
+            local = end.numpy()
+            columns[name] = graph.ids[node_type][local] if node_type in graph.ids else local
+        _add(columns, graph.edge_attrs.get(edge_type, {}), edge_name(edge_type), format, _END_NAMES)
+        _write(folder / "edges" / f"{edge_name(edge_type)}.{format}", columns)
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    """Stem -> file, in the order of the stems."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        pieces = split_suffix(path)
+        if pieces is None:
+            continue
+        stem = pieces[0]
+        if stem in found:
+            raise InvalidGraph(f"{stem!r} is one table, got {found[stem]} and {path}; remove one of them")
+        found[stem] = path
+    return dict(sorted(found.items()))
+
+
+def _pop(table: Table, name: str, what: str) -> Array:
+    if name not in table.columns:
+        raise InvalidGraph(f"{table.path}: {what} has a column {name!r}, got {[*table.columns, *table.text]}; rename or add it")
+    return table.columns.pop(name)
+
+
+def _ends(table: Table) -> tuple[Array, Array]:
+    for source, destination in _ENDS:
+        if source in table.columns and destination in table.columns:
+            return table.columns.pop(source), table.columns.pop(destination)
+    return _pop(table, "src", "an edge table"), _pop(table, "dst", "an edge table")
+
+
+def _infer(tables: Mapping[EdgeType, tuple[Table, Array, Array]], maps: dict[str, IdMap]) -> None:
+    """Node types without a table have the ids that their edges name."""
+    seen: dict[str, list[tuple[Array, Table]]] = {}
+    for edge_type, (table, source, destination) in tables.items():
+        for node_type, ids in ((edge_type[0], source), (edge_type[2], destination)):
+            if node_type not in maps:
+                seen.setdefault(node_type, []).append((np.unique(ids), table))
+    for node_type, found in sorted(seen.items()):
+        full = [(ids, table) for ids, table in found if len(ids)]
+        text = [pair for pair in full if pair[0].dtype.kind == "U"]
+        if text and len(text) < len(full):
+            number = next(pair for pair in full if pair[0].dtype.kind != "U")
+            if number[1].typed and text[0][1].typed:
+                raise InvalidGraph(
+                    f"ids of {node_type!r} have one type, but they are whole numbers in {number[1].path} and text in "
+                    f"{text[0][1].path}; cast one of them"
+                )
+            full = [(ids.astype(np.str_), table) for ids, table in full]
+        unique = np.unique(np.concatenate([ids for ids, _ in full])) if full else np.empty(0, np.int64)
+        typed = bool(full) and all(table.typed for _, table in full)
+        maps[node_type] = IdMap(unique, f"the edges of {node_type!r}", node_type, typed)
+
+
+def attributes(table: Table, label: str, left: list[str]) -> dict[str, Tensor]:
+    """What is left of a table when ids and names are taken: numbers become tensors, numbered columns stand side by side.
+
+    Args:
+        table: read from one file; its columns are used up.
+        label: the node or edge type, for messages.
+        left: gets ``<label>.<column>`` of every column that holds text.
+
+    Raises:
+        InvalidGraph: columns ``x_0, x_1 ...`` beside a column ``x``.
+    """
+    columns = table.columns
+    for name in [n for n, values in columns.items() if values.dtype.kind == "U"]:
+        del columns[name]  # a title beside a name
+        table.text.append(name)
+    left.extend(f"{label}.{name}" for name in table.text)
+    for stem, members in _numbered(columns).items():
+        if stem in columns:
+            raise InvalidGraph(
+                f"{table.path}: columns {members[0]!r}... become the attribute {stem!r}, which is a column too; rename it"
+            )
+        block = [columns.pop(name) for name in members]
+        dtype = np.result_type(*block)
+        if dtype.kind == "f" and all(b.dtype != np.float64 for b in block):
+            dtype = np.dtype(np.result_type(*[b for b in block if b.dtype.kind == "f"]))  # int64 beside float32
+        columns[stem] = np.stack(block, axis=1, dtype=dtype, casting="unsafe")
+    return {name: torch.from_numpy(_writable(values)) for name, values in columns.items()}
+
+
+def _numbered(columns: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Stem -> its columns ``stem_0 ... stem_k``, where they are complete and one-dimensional."""
+    groups: dict[str, list[int]] = {}
+    for name, values in columns.items():
+        match = _NUMBERED.fullmatch(name)
+        if match is not None and values.ndim == 1:
+            groups.setdefault(match[1], []).append(int(match[2]))
+    return {
+        stem: [f"{stem}_{i}" for i in range(len(numbers))]
+        for stem, numbers in groups.items()
+        if sorted(numbers) == list(range(len(numbers)))
+    }
+
+
+def _writable(values: Array) -> Array:
+    # pyarrow hands out read-only views; torch warns of them, so that they are copied once, here.
+    return values if values.flags.writeable and values.flags.c_contiguous else values.copy()
+
+
+def _add(columns: dict[str, Array], attrs: Mapping[str, Tensor], label: str, format: str, reserved: Iterable[str]) -> None:
+    for name, value in attrs.items():
+        if name in reserved:
+            raise HaspError(f"attribute {label}.{name} has the name of a column of the layout; rename it")
+        if value.dtype in (torch.bfloat16,) or value.is_complex():
+            raise HaspError(f"tables hold no {value.dtype}, which {label}.{name} is; cast it")
+        array = value.detach().numpy()
+        if array.ndim > 1 and 0 in array.shape[1:]:
+            raise HaspError(f"tables hold no attribute of width 0, which {label}.{name} is; remove it")
+        if format == "parquet" or array.ndim == 1:
+            columns[name] = array
+        elif array.ndim == 2:
+            columns.update({f"{name}_{i}": array[:, i] for i in range(array.shape[1])})
+        else:
+            raise HaspError(f"CSV holds one or two dimensions, and {label}.{name} has {array.ndim}; use parquet")
+    two_dimensional = {name for name, value in attrs.items() if value.dim() == 2} if format != "parquet" else set()
+    clash = sorted(set(_numbered(columns)) - two_dimensional)
+    if clash or len(columns) < len(set(columns)):
+        raise HaspError(f"attribute {label}.{clash[0]}_0 would be read back as a column of {clash[0]!r}; rename it")
+
+
+def _write(path: Path, columns: dict[str, Array]) -> None:
+    if path.name.endswith(".parquet"):
+        from hasp.sources.parquet import write_parquet
+
+        write_parquet(path, columns)
+        return
+    with _create(path) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        rows = len(next(iter(columns.values())))
+        for start in range(0, rows, 1 << 16):
+            block = [_cells(values[start : start + (1 << 16)]) for values in columns.values()]
+            writer.writerows(zip(*block, strict=True))
+
+
+def _create(path: Path) -> TextIO:
+    if path.name.endswith(".gz"):
+        return gzip.open(path, "wt", encoding="utf-8", newline="")
+    return path.open("w", encoding="utf-8", newline="")
+
+
+def _cells(values: Array) -> list[Any]:
+    if values.dtype.kind == "f":
+        # str() of NumPy's own scalars is the shortest text that gives the same float back; Python floats are doubles.
+        wide = values.astype(np.float32) if values.dtype == np.float16 else values
+        return [str(v) for v in wide]
+    return list(values.tolist())
