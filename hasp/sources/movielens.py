@@ -1,7 +1,9 @@
-"""MovieLens' own files (https://grouplens.org/datasets/movielens): movies, what is said of them, and what is liked together.
+"""MovieLens' own files: movies, what is said of them, and what is liked together.
 
-``movies.csv``, ``ratings.csv`` and, where there are, ``tags.csv`` (ml-latest-small, ml-20m, ml-25m, ml-32m), or the ``.dat`` files
-of ml-1m and ml-10m. Concepts are the genres, the decade in a title's year, and the tags; two movies are linked if the
+See https://grouplens.org/datasets/movielens.
+
+``movies.csv``, ``ratings.csv`` and, where there are, ``tags.csv`` (ml-latest-small, ml-20m, ml-25m, ml-32m), or the ``.dat``
+files of ml-1m and ml-10m. Concepts are the genres, the decade in a title's year, and the tags; two movies are linked if the
 same users rated both highly, more often than chance would have it.
 """
 

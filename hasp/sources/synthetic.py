@@ -50,10 +50,11 @@ CATEGORIES: Mapping[str, tuple[int, float]] = MappingProxyType(
     }
 )
 
-_CLUSTER = 20  # titles per cluster
-_TOPIC = 25  # clusters per topic
+_CLUSTER = 12  # titles per cluster
+_TOPIC = 12  # clusters per topic
 _OWN = 0.8  # share of a title's links that come from its first cluster; the rest from its second
 _ROUNDS = 16  # different neighbours that a title meets in one pass over its links
+_PASSES = ("cluster",) * 4 + ("topic",) * 4 + ("anywhere",)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Catalogue:
     unlinked: float = 0.30
     popular_degree: float = 24.0
     noise: float = 0.1
-    sharpness: float = 25.0
+    sharpness: float = 40.0
     val: float = 0.05
     test: float = 0.10
     cold_links: float = 1.0
@@ -213,7 +214,7 @@ def _titles(config: Catalogue, rng: np.random.Generator) -> _Titles:
     first = rng.permutation(config.num_titles) % clusters
     second = rng.integers(0, clusters, config.num_titles)
     own = rng.standard_normal((config.num_titles, config.latent)) / np.sqrt(config.latent)
-    latent = _unit(centre[first] + 0.3 * centre[second] + 0.35 * own)
+    latent = _unit(centre[first] + 0.25 * centre[second] + 0.25 * own)
     return _Titles(latent, first.astype(np.int64), second.astype(np.int64), topic.astype(np.int64))
 
 
@@ -305,7 +306,7 @@ def _pair(config: Catalogue, titles: _Titles, goal: Ints, rng: np.random.Generat
     in their topic and at last anywhere.
     """
     count, pairs = config.num_titles, np.empty(0, np.int64)
-    for level in ("cluster", "cluster", "topic", "topic", "anywhere"):
+    for level in _PASSES:
         met = np.bincount(pairs // count, minlength=count) + np.bincount(pairs % count, minlength=count)
         left = goal - met
         hands = np.repeat(np.arange(count), left)
