@@ -1,0 +1,346 @@
+"""``hasp``: plan, build, report, verify, export and generate in a shell. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hasp.console import DEBUG, Bar, command, say, show, show_json
+from hasp.errors import CorruptPart, HaspError
+
+if TYPE_CHECKING:
+    from hasp.graph import Graph
+    from hasp.plan import Plan
+    from hasp.schema import Roles
+
+__all__ = ["app", "main"]
+
+_EPILOG = """\b
+An example:
+  hasp generate shop/ --titles 20000              make a catalogue up
+  hasp plan shop/ --max-part-bytes 2MB            how many parts, how large
+  hasp build shop/ parts/ --num-parts 8           cut it, and print the report
+  hasp verify parts/ --source shop/               check every byte and every rule
+  hasp report parts/ --html report.html           the report as one page
+
+\b
+Then, in Python:
+  from hasp import HASPData, HASPLoader
+  for batch in HASPLoader(HASPData.open("parts/"), shuffle=True): ...
+
+\b
+Exit codes:
+  0    done; for verify: nothing is wrong
+  1    verify found problems, or something unexpected happened
+  2    bad input, settings or files: one line says the rule, the value and the remedy
+  130  interrupted: run a build again to resume it
+"""
+
+app = typer.Typer(
+    name="hasp",
+    help="Cut a heterogeneous graph into self-contained parts for PyTorch Geometric: entities are partitioned along their "
+    "links (EELs), semantic nodes duplicated in every part, other types sampled.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_SOURCE = "folder of tables, catalogue or MovieLens files, a HeteroData saved as .pt, or synthetic:<titles>[:<seed>]"
+Source = Annotated[str, typer.Argument(help=_SOURCE)]
+Parts = Annotated[Path, typer.Argument(help="folder of a finished build")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+Kind = Annotated[str, typer.Option(help="what the source is, where it is not recognised: tables, catalogue, movielens, ...")]
+Exclude = Annotated[list[str], typer.Option(help="category or node type to leave out; repeat for more")]
+Reverse = Annotated[bool, typer.Option("--reverse", help="add reverse edge types, as PyG's ToUndirected")]
+Entity = Annotated[list[str], typer.Option(help="node type that is partitioned; repeat for more [inferred]")]
+Eel = Annotated[list[str], typer.Option(help="link type whose cut is minimised, title__co_engaged__title [inferred]")]
+Semantic = Annotated[list[str], typer.Option(help="node type duplicated in every part [every other type]")]
+Sample = Annotated[list[str], typer.Option(help="type=quota: a random sample of so many nodes in each part")]
+NumParts = Annotated[int | None, typer.Option(help="number of parts")]
+MaxPart = Annotated[str | None, typer.Option("--max-part-bytes", help="instead: the most a loaded part may take, 2GB")]
+GpuMemory = Annotated[str | None, typer.Option(help="instead: memory of a GPU; a step is taken as 64 times its batch")]
+Gpus = Annotated[int, typer.Option(help="a chosen number of parts is a multiple of this")]
+Balance = Annotated[str, typer.Option(help="what entities without links even out: nodes, edges or bytes")]
+Imbalance = Annotated[float, typer.Option(help="how much above the mean the partitioner may load a part")]
+Backend = Annotated[str, typer.Option(help="partitioner: metis, or random (the baseline)")]
+Html = Annotated[Path | None, typer.Option(help="also write the report as one page")]
+Verified = Annotated[str, typer.Option("--verify", help="trust in files: size, first (hash once) or always")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    DEBUG["on"] = debug
+    if version:
+        from hasp import __version__
+
+        show(f"hasp {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        show(context.get_help())
+
+
+@app.command("plan")
+@command
+def plan_command(
+    source: Source,
+    num_parts: NumParts = None,
+    max_part_bytes: MaxPart = None,
+    gpu_memory: GpuMemory = None,
+    gpus: Gpus = 1,
+    entity: Entity = [],  # noqa: B006 - typer copies it
+    eel: Eel = [],  # noqa: B006
+    semantic: Semantic = [],  # noqa: B006
+    sample: Sample = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
+    reverse: Reverse = False,
+    kind: Kind = "auto",
+    balance: Balance = "nodes",
+    imbalance: Imbalance = 0.03,
+    backend: Backend = "metis",
+    json: Json = False,
+) -> None:
+    """How many parts, and how large, before anything is built."""
+    from hasp.plan import plan
+
+    graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
+    graph.check()
+    budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
+    planned = plan(graph, roles, **_one_budget(budget), gpus=gpus, balance=balance, imbalance=imbalance, backend=backend)
+    if json:
+        show_json({"plan": dataclasses.asdict(planned), "roles": roles.to_json()})
+    else:
+        show(_plan_text(roles, planned))
+
+
+@app.command("build")
+@command
+def build_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="folder for the parts")],
+    num_parts: NumParts = None,
+    max_part_bytes: MaxPart = None,
+    gpu_memory: GpuMemory = None,
+    gpus: Gpus = 1,
+    entity: Entity = [],  # noqa: B006
+    eel: Eel = [],  # noqa: B006
+    semantic: Semantic = [],  # noqa: B006
+    sample: Sample = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
+    reverse: Reverse = False,
+    kind: Kind = "auto",
+    balance: Balance = "nodes",
+    imbalance: Imbalance = 0.03,
+    backend: Backend = "metis",
+    weight: Annotated[str, typer.Option(help="edge attribute of the EELs used as edge weight")] = "",
+    seed: Annotated[int, typer.Option(help="equal seeds give equal bytes")] = 0,
+    threads: Annotated[int, typer.Option(help="0: one per core; never changes the result")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,
+    verify: Annotated[str, typer.Option(help="check afterwards: none, files, or source (everything)")] = "none",
+    html: Html = None,
+    json: Json = False,
+) -> None:
+    """Cut a graph into parts. An interrupted build is continued; another graph's parts are never overwritten unasked."""
+    from hasp.build import build
+    from hasp.config import BuildConfig
+    from hasp.data import HASPData
+    from hasp.plan import plan
+
+    if verify not in ("none", "files", "source"):
+        raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
+    graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
+    budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
+    planned = plan(graph, roles, **_one_budget(budget), gpus=gpus, balance=balance, imbalance=imbalance, backend=backend)
+    (say if json else show)(_plan_text(roles, planned) + "\n")
+    planned.check(threads=threads or os.cpu_count() or 1)
+    config = BuildConfig(planned.num_parts, seed, backend, imbalance, balance, weight, threads)
+    there = (out / "manifest.json").exists() and not overwrite
+    with Bar(quiet=json) as bar:
+        store = build(graph, roles, config, root=out, plan=planned, overwrite=overwrite, progress=bar)
+    if there:
+        say(f"{out} already held this build; nothing was done")
+    report = HASPData.of(store).report()
+    if html is not None:
+        say(f"wrote {report.to_html(html)}")
+    problems = [] if verify == "none" else _verify(store, graph if verify == "source" else None, json)
+    if json:
+        show_json({"parts": str(out), "report": report.to_json(), "problems": problems})
+    else:
+        show(str(report))
+    _complain(problems, json)
+
+
+@app.command("report")
+@command
+def report_command(parts: Parts, html: Html = None, verify: Verified = "first", json: Json = False) -> None:
+    """What a build kept, cut and needs: per edge type and per part, predicted beside measured."""
+    from hasp.data import HASPData
+
+    report = HASPData.open(parts, verify=verify).report()
+    if html is not None:
+        say(f"wrote {report.to_html(html)}")
+    if json:
+        show_json(report.to_json())
+    else:
+        show(str(report))
+
+
+@app.command("verify")
+@command
+def verify_command(
+    parts: Parts,
+    source: Annotated[str | None, typer.Option(help="also compare with the graph it was made of: " + _SOURCE)] = None,
+    exclude: Exclude = [],  # noqa: B006
+    reverse: Reverse = False,
+    kind: Kind = "auto",
+    json: Json = False,
+) -> None:
+    """Check every checksum and every rule that a build promises."""
+    from hasp.store.read import FolderStore
+
+    graph = None if source is None else _open(source, kind, exclude, reverse)
+    try:
+        store = FolderStore.open(parts, verify="size")
+        problems = _verify(store, graph, json)
+    except CorruptPart as error:
+        problems = [str(error)]
+    if json:
+        show_json({"parts": str(parts), "source": source, "ok": not problems, "problems": problems})
+    elif not problems:
+        against = "" if source is None else f" and the source {source}"
+        show(f"{parts}: {store.manifest.config['num_parts']} parts agree with their manifest{against}; nothing is wrong")
+    _complain(problems, json)
+
+
+@app.command("export")
+@command
+def export_command(
+    parts: Parts,
+    out: Annotated[Path, typer.Argument(help="a .csv or .parquet file; with --part, a folder")],
+    part: Annotated[int | None, typer.Option(help="write this part as a folder of tables instead")] = None,
+    format: Annotated[str, typer.Option(help="of the tables: csv, csv.gz or parquet")] = "csv",
+    verify: Verified = "first",
+    json: Json = False,
+) -> None:
+    """Who is in which part, with your own ids; or one part as a folder of tables."""
+    from hasp.data import HASPData
+    from hasp.export import part_graph, write_node_part
+
+    data = HASPData.open(parts, verify=verify)
+    if part is None:
+        rows = write_node_part(data, out)
+        text = f"wrote the part of {rows:,} entities to {out}"
+    else:
+        rows = _write_tables(part_graph(data, part), out, format)
+        text = f"wrote part {part}, {rows:,} nodes, to {out}"
+    if json:
+        show_json({"out": str(out), "rows": rows})
+    else:
+        show(text)
+
+
+@app.command("generate")
+@command
+def generate_command(
+    out: Annotated[Path, typer.Argument(help="folder for the tables")],
+    titles: Annotated[int, typer.Option(help="entities")] = 20_000,
+    talent: Annotated[int, typer.Option(help="nodes of a further type, meant for --sample talent=<quota>")] = 0,
+    features: Annotated[int, typer.Option(help="width of the float attribute x of the titles; 0: none")] = 0,
+    seed: Annotated[int, typer.Option(help="every other number gives another catalogue")] = 0,
+    format: Annotated[str, typer.Option(help="csv, csv.gz or parquet")] = "csv",
+    json: Json = False,
+) -> None:
+    """Make a catalogue up, with the shape of the paper's graph, as a folder of tables."""
+    from hasp.sources.synthetic import Catalogue, generate
+
+    graph = generate(Catalogue(num_titles=titles, seed=seed, num_features=features, num_talent=talent)).graph
+    nodes = _write_tables(graph, out, format)
+    edges = sum(graph.num_edges(e) for e in graph.edges)
+    if json:
+        show_json({"out": str(out), "nodes": nodes, "edges": edges})
+    else:
+        show(f"wrote {nodes:,} nodes and {edges:,} edges to {out}; next: hasp plan {out} --num-parts 8")
+
+
+def _open(source: str, kind: str, exclude: list[str], reverse: bool) -> Graph:
+    from hasp.sources import open_source
+
+    return open_source(source, kind=kind, exclude=exclude, reverse=reverse)  # type: ignore[arg-type]
+
+
+def _read(
+    source: str,
+    kind: str,
+    exclude: list[str],
+    reverse: bool,
+    entity: list[str],
+    eel: list[str],
+    semantic: list[str],
+    sample: list[str],
+) -> tuple[Graph, Roles]:
+    """Open a source and give its types their roles."""
+    from hasp.schema import Schema, parse_edge_name
+
+    quota = dict(_quota(text) for text in sample)
+    schema = Schema(entity or None, [parse_edge_name(e) for e in eel] or None, semantic or None, quota)
+    graph = _open(source, kind, exclude, reverse)
+    return graph, schema.resolve(graph.num_nodes, graph.edges)
+
+
+def _quota(text: str) -> tuple[str, int]:
+    name, found, number = text.rpartition("=")
+    if not found or not name or not number.replace("_", "").isdecimal():
+        raise HaspError(f"--sample is <node type>=<nodes per part>, got {text!r}; write it so")
+    return name, int(number)
+
+
+def _one_budget(budget: dict[str, Any]) -> dict[str, Any]:
+    if all(v is None for v in budget.values()):
+        raise HaspError("nothing decides the number of parts; give --num-parts, --max-part-bytes or --gpu-memory")
+    return budget
+
+
+def _plan_text(roles: Roles, planned: Plan) -> str:
+    return f"{roles.explain()}\n\n{planned.explain()}"
+
+
+def _verify(store: Any, graph: Graph | None, quiet: bool) -> list[str]:
+    from hasp.verify import verify
+
+    with Bar(quiet) as bar:
+        return verify(store, graph, bar)
+
+
+def _complain(problems: list[str], json: bool) -> None:
+    """Name the problems and leave with 1, if there are any."""
+    if problems:
+        if not json:
+            show("\n".join(problems))
+        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+        say(f"{count} found; rebuild with hasp build --overwrite")
+        raise typer.Exit(1)
+
+
+def _write_tables(graph: Graph, out: Path, format: str) -> int:
+    from hasp.sources.tables import write_tables
+
+    write_tables(graph, out, format)  # type: ignore[arg-type]
+    return sum(graph.num_nodes.values())
+
+
+def main() -> None:
+    """The ``hasp`` of the shell."""
+    app(prog_name="hasp")
+
+
+if __name__ == "__main__":
+    main()
