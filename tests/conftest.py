@@ -1,10 +1,16 @@
 """What all tests share: where the real graphs are, and a quiet, repeatable hypothesis."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# PyG's own imports warn on some versions of torch; that is not ours to fail on.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch_geometric.loader  # noqa: F401
 
 # Numba compiles inside the first example of a property: no deadline, and the same examples on every run.
 settings.register_profile(
