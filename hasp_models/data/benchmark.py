@@ -1,0 +1,285 @@
+"""Benchmark: one graph to train on, and the truths it is judged by, cut from one table of engagements without a leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hasp.errors import HaspError
+from hasp.graph import Graph
+from hasp.schema import EdgeType
+from hasp_models.data import splits
+from hasp_models.data.csr import CSR
+from hasp_models.data.splits import GRAPH, TEST, VALIDATION, LinkRule
+
+__all__ = ["BOOKS", "MOVIES", "Benchmark", "Recipe", "Truth", "load_benchmark", "make_benchmark", "read_engagements"]
+
+Ids = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is similar to what.
+
+    Attributes:
+        name: ``co_sim``, ``co_sim_raw`` or ``hc``.
+        queries: int64 ``[Q]``, entities with at least one relevant entity, ascending.
+        rows: ``Q`` rows of relevant entities.
+        popularity: int64 ``[N]`` where a list of popular entities answers this truth well (raw Co-Sim): its result then
+            stands beside every other.
+    """
+
+    name: str
+    queries: Ids
+    rows: CSR
+    popularity: Ids | None = None
+
+    @classmethod
+    def from_csr(cls, name: str, table: CSR) -> Truth:
+        """From one row per entity: entities with an empty row are no queries."""
+        queries = np.flatnonzero(table.counts)
+        return cls(name, queries, table.select(queries))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A graph, and truths that share no user with it.
+
+    Attributes:
+        name: for tables.
+        graph: entities, concepts, and EELs (both directions) of graph users only.
+        entity: the entity type.
+        link_type: the EEL type.
+        links: the EELs as one row per entity.
+        users, items: engagements of graph users, int64/text ``[M]`` and int64 ``[M]``; what collaborative baselines fit.
+        popularity: graph users per entity, int64 ``[N]``.
+        validation, test: truths by name.
+        groups: masks ``[N]`` by EEL degree: group0, group1, group2, cold.
+        seed: of the split.
+    """
+
+    name: str
+    graph: Graph
+    entity: str
+    link_type: EdgeType
+    links: CSR
+    users: npt.NDArray[Any]
+    items: Ids
+    popularity: Ids
+    validation: dict[str, Truth]
+    test: dict[str, Truth]
+    groups: dict[str, Bools] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def num_items(self) -> int:
+        """Number of entities, the ones that are ranked."""
+        return self.graph.num_nodes[self.entity]
+
+    def concepts(self) -> list[tuple[EdgeType, torch.Tensor, torch.Tensor]]:
+        """The entity -> concept edges: ``(edge type, entity ids, concept ids)``, without reverse copies."""
+        return [(e, *ends) for e, ends in self.graph.edges.items() if e[0] == self.entity and e[2] != self.entity]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the catalogues under ``../shared/data`` becomes a benchmark.
+
+    Attributes:
+        name: the folder's name.
+        engagements: the table of engagements, without suffix.
+        curated: the table of curated pairs, without suffix.
+        rule: when graph users link two entities.
+        min_rating: engagements below it are left out; ``None`` where there are no ratings.
+        exclude: concept categories that would give the curated pairs away.
+    """
+
+    name: str
+    engagements: str
+    curated: str
+    rule: LinkRule
+    min_rating: float | None = None
+    exclude: tuple[str, ...] = ()
+
+
+BOOKS = Recipe("books", "shelved", "similar_series", LinkRule(4, 0.1, 10.0, 10), exclude=("author",))
+MOVIES = Recipe("movies", "ratings", "similar_franchise", LinkRule(4, 0.15, 2.0, 10), min_rating=3.5)
+
+
+def load_benchmark(
+    folder: str | Path, seed: int = 0, *, recipe: Recipe | None = None, by_time: bool = False, raw: bool = False
+) -> Benchmark:
+    """Read a catalogue folder and split it.
+
+    Args:
+        folder: a folder in the catalogue layout, with engagements and curated pairs.
+        seed: of the split of users.
+        recipe: ``None``: the one named as the folder.
+        by_time: split at two points in time instead of by user; needs a ``timestamp`` column.
+        raw: add the raw Co-Sim truth of 1,000 entities.
+
+    Raises:
+        HaspError: no recipe, a missing file, unknown ids.
+    """
+    from hasp.sources.catalogue import read_catalogue
+
+    folder = Path(folder)
+    known = {r.name: r for r in (BOOKS, MOVIES)}
+    if recipe is None and folder.name not in known:
+        raise HaspError(f"a folder is named as one of {list(known)}, got {folder.name!r}; give recipe=Recipe(...)")
+    recipe = recipe or known[folder.name]
+    graph = read_catalogue(folder, exclude_categories=recipe.exclude)
+    entity = next(e for e in graph.edges if e[0] == e[2])[0]
+    ids = np.asarray(graph.ids.get(entity, np.arange(graph.num_nodes[entity])))
+    users, items, times = read_engagements(folder, recipe.engagements, ids, recipe.min_rating)
+    if by_time and times is None:
+        raise HaspError(f"a split by time needs a column 'timestamp', {recipe.engagements} has none; split by users")
+    side = splits.split_time(times) if by_time else splits.split_users(users, seed)
+    return make_benchmark(
+        graph,
+        users,
+        items,
+        side,
+        curated=read_pairs(folder, recipe.curated, ids),
+        rule=recipe.rule,
+        seed=seed,
+        name=recipe.name,
+        raw_queries=1000 if raw else 0,
+    )
+
+
+def make_benchmark(
+    graph: Graph,
+    users: Any,
+    items: Any,
+    side: Any,
+    *,
+    curated: Any | None = None,
+    link_type: EdgeType | None = None,
+    rule: LinkRule | None = None,
+    seed: int = 0,
+    name: str = "benchmark",
+    raw_queries: int = 0,
+    curated_validation: float = 0.2,
+) -> Benchmark:
+    """Cut one table of engagements into a training graph and truths.
+
+    Args:
+        graph: entities and concepts. Its own EELs are thrown away: nobody knows which users they came from.
+        users: integers or text ``[M]``.
+        items: entity ids ``[M]``.
+        side: int8 ``[M]`` from :func:`~hasp_models.data.splits.split_users` or ``split_time``.
+        curated: pairs ``[P, 2]`` that people judged similar (HC-Sim); they never touch the graph.
+        link_type: the EEL type; ``None``: the graph's only edge type from a node type to itself.
+        rule: when two entities are linked.
+        seed: of the split of curated pairs and of the sample of raw queries.
+        name: for tables.
+        raw_queries: entities in the raw Co-Sim truth; 0: leave it out.
+        curated_validation: share of the curated pairs' connected components that is for validation.
+    """
+    link_type = link_type or _link_type(graph)
+    entity, count = link_type[0], graph.num_nodes[link_type[0]]
+    users, items, side = np.asarray(users), np.asarray(items, dtype=np.int64), np.asarray(side)
+    mine = side == GRAPH
+    pairs = splits.co_engagement(users[mine], items[mine], count, rule)
+    links = CSR.from_pairs(pairs[:, 0], pairs[:, 1], count, symmetric=True)
+    popularity = np.asarray(splits.engagement(users[mine], items[mine], count).sum(axis=0)).ravel().astype(np.int64)
+    truths: dict[int, dict[str, Truth]] = {VALIDATION: {}, TEST: {}}
+    for part, into in truths.items():
+        theirs = side == part
+        into["co_sim"] = Truth.from_csr("co_sim", splits.co_sim(users[theirs], items[theirs], count))
+    if raw_queries:
+        truths[TEST]["co_sim_raw"] = _raw(users[side == TEST], items[side == TEST], popularity, raw_queries, seed)
+    if curated is not None and len(curated):
+        judged = np.asarray(curated, dtype=np.int64).reshape(-1, 2)
+        held = splits.split_components(judged, count, seed, curated_validation)
+        for part, some in ((VALIDATION, judged[held]), (TEST, judged[~held])):
+            truths[part]["hc"] = Truth.from_csr("hc", CSR.from_pairs(some[:, 0], some[:, 1], count, symmetric=True))
+    return Benchmark(
+        name,
+        _relink(graph, link_type, links),
+        entity,
+        link_type,
+        links,
+        users[mine],
+        items[mine],
+        popularity,
+        truths[VALIDATION],
+        truths[TEST],
+        splits.degree_groups(links),
+        seed,
+    )
+
+
+def read_engagements(
+    folder: Path, name: str, ids: npt.NDArray[Any], min_rating: float | None = None
+) -> tuple[npt.NDArray[Any], Ids, npt.NDArray[Any] | None]:
+    """``user, entity[, rating, timestamp]`` -> users ``[M]``, entity numbers ``[M]``, times ``[M]`` or None.
+
+    Raises:
+        HaspError: an entity that the catalogue does not have, or no rating where one is asked for.
+    """
+    table = _read(folder, name, ("user", "entity"))
+    keep = np.ones(table["user"].size, dtype=bool)
+    if min_rating is not None:
+        if "rating" not in table:
+            raise HaspError(f"min_rating={min_rating} needs a column 'rating', but {name} has {list(table)}; leave it out")
+        keep = table["rating"] >= min_rating
+    times = table["timestamp"][keep] if "timestamp" in table else None
+    return table["user"][keep], _number(table["entity"][keep], ids, name), times
+
+
+def read_pairs(folder: Path, name: str, ids: npt.NDArray[Any]) -> Ids:
+    """``a, b`` -> int64 ``[P, 2]`` of entity numbers. Raises :class:`HaspError` for unknown entities."""
+    table = _read(folder, name, ("a", "b"))
+    return np.stack([_number(table["a"], ids, name), _number(table["b"], ids, name)], axis=1)
+
+
+def _read(folder: Path, name: str, ids: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    from hasp.sources.columns import SUFFIXES, read_table
+
+    for suffix in SUFFIXES:
+        if (path := folder / (name + suffix)).exists():
+            columns = read_table(path, ids=ids).columns
+            missing = [c for c in ids if c not in columns]
+            if missing:
+                raise HaspError(f"{path}: has the columns {list(ids)}, but {missing} is missing; add it")
+            return columns
+    raise HaspError(f"{folder} holds the table {name!r} as one of {SUFFIXES}, found none; correct the folder")
+
+
+def _number(values: npt.NDArray[Any], ids: npt.NDArray[Any], where: str) -> Ids:
+    from hasp.sources.ids import IdMap
+
+    return IdMap(ids, "the catalogue", "entity").find(values, where).numpy().astype(np.int64, copy=False)
+
+
+def _link_type(graph: Graph) -> EdgeType:
+    loops = [e for e in graph.edges if e[0] == e[2]]
+    if len(loops) != 1:
+        raise HaspError(f"the graph has one edge type from a node type to itself, got {loops}; give link_type=")
+    return loops[0]
+
+
+def _relink(graph: Graph, link_type: EdgeType, links: CSR) -> Graph:
+    edges = dict(graph.edges)
+    edges[link_type] = (torch.from_numpy(links.rows()), torch.from_numpy(links.indices))
+    attrs = {e: a for e, a in graph.edge_attrs.items() if e != link_type}
+    return replace(graph, edges=edges, edge_attrs=attrs)
+
+
+def _raw(users: Any, items: Ids, popularity: Ids, count: int, seed: int) -> Truth:
+    from hasp.rng import hash64, subkey, word
+
+    seen = np.unique(items)
+    queries = np.sort(seen[np.argsort(hash64(subkey(seed, word("raw")), seen), kind="stable")[:count]])
+    rows = splits.co_sim_raw(users, items, popularity.size, queries)
+    some = np.flatnonzero(rows.counts)
+    return Truth("co_sim_raw", queries[some], rows.select(some), popularity)
