@@ -83,7 +83,7 @@ class Graph:
                     "convert a transposed adjacency matrix back with edge_index first"
                 )
             index = _tensor(store["edge_index"])
-            if index is None or index.dim() != 2 or index.size(0) != 2:
+            if index is None or index.dim() != 2 or index.size(0) != 2 or index.layout != torch.strided:
                 shape = None if index is None else tuple(index.shape)
                 raise InvalidGraph(f"edge_index of {edge_type} has shape [2, E], got {shape}; transpose or convert it")
             _on_cpu(index, f"edge_index of {edge_type}")
@@ -162,7 +162,9 @@ class Graph:
             digest.update(f"{label}|{shape}\n".encode())
             if value is not None:
                 for block in _blocks(value):
-                    digest.update(block.contiguous().view(-1).view(torch.uint8).numpy().data)
+                    # Not view(-1): one element counts as contiguous whatever its stride, and then cannot be viewed as bytes.
+                    flat = block.contiguous().as_strided((block.numel(),), (1,))
+                    digest.update(flat.view(torch.uint8).numpy().data)
 
         for node_type, count in self.num_nodes.items():
             add(f"node {node_type} {count}")
@@ -198,8 +200,10 @@ def _tensor(value: Any) -> Tensor | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of read-only arrays; parts never write to their source
             return torch.from_numpy(value)
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return value if isinstance(value, Tensor) else None
     # EdgeIndex and other subclasses carry caches of the whole graph; the plain tensor is what is cut, without a gradient.
-    return value.as_subclass(Tensor).detach().resolve_conj().resolve_neg() if isinstance(value, Tensor) else None
+    return value.as_subclass(Tensor).detach().resolve_conj().resolve_neg()
 
 
 def _on_cpu(tensor: Tensor, label: str) -> None:
