@@ -71,6 +71,9 @@ class Case:
         more = {e: sorted(set(self.data[e].keys()) - {"edge_index"}) for e in edges}
         return f"Case(nodes={nodes}, attrs={keys}, edges={edges}, edge_attrs={more}, {self.schema})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # what hypothesis prints of a failing example
+
 
 def pairs(num_source: int, num_destination: int, most: int = 14) -> st.SearchStrategy[list[tuple[int, int]]]:
     """Edges between two types as (source, destination) pairs, in any order, repeats included; none if a type is empty."""
