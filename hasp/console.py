@@ -51,7 +51,7 @@ def command(function: F) -> F:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always")
-                warnings.showwarning = lambda message, *rest, **more: say(f"warning: {message}")
+                warnings.showwarning = _warn
                 return function(*args, **kwargs)
         except KeyboardInterrupt:
             say("interrupted; run again to resume")
@@ -68,6 +68,11 @@ def command(function: F) -> F:
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
+
+
+def _warn(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+    if category.__module__.startswith("hasp"):  # what other libraries deprecate is not the user's concern here
+        say(f"warning: {message}")
 
 
 def _trace() -> None:

@@ -6,15 +6,27 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from hasp.graph import Graph
 from hasp.memory import available_bytes
+from hasp.rng import hash64
 from hasp.schema import EdgeType, Roles
 
-__all__ = ["available_memory", "batch_bytes", "expected_share", "in_parts", "input_bytes", "row_bytes", "shared_bytes"]
+__all__ = [
+    "available_memory",
+    "batch_bytes",
+    "expected_share",
+    "in_parts",
+    "input_bytes",
+    "num_links",
+    "row_bytes",
+    "shared_bytes",
+]
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
+_STEP = 1 << 22  # edges looked at in one go
 
 
 def batch_bytes(graph: Graph, roles: Roles, nodes: Mapping[str, float], edges: Mapping[EdgeType, float]) -> int:
@@ -33,6 +45,24 @@ def batch_bytes(graph: Graph, roles: Roles, nodes: Mapping[str, float], edges: M
         count = edges[edge_type] if in_parts(edge_type, roles) else graph.num_edges(edge_type)
         size += count * expected_share(edge_type, graph, roles) * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
     return math.ceil(size)
+
+
+def num_links(graph: Graph, edge_type: EdgeType) -> int:
+    """Edges of a type as undirected links: half of them where every edge is stored in both directions.
+
+    Told by a sum of hashes that does not depend on the order of the edges: equal for (source, destination) and
+    (destination, source) if these are the same pairs, and else with a chance of ``2**-64``. One pass, in blocks.
+    """
+    src, dst = graph.edges[edge_type]
+    if edge_type[0] != edge_type[2] or src.numel() % 2:
+        return src.numel()
+    there = back = 0
+    key = np.uint64(0)
+    for low in range(0, src.numel(), _STEP):
+        a, b = (hash64(key, t[low : low + _STEP].numpy()) for t in (src, dst))
+        there += int(hash64(key, a ^ (b << np.uint64(1))).sum(dtype=np.uint64))
+        back += int(hash64(key, b ^ (a << np.uint64(1))).sum(dtype=np.uint64))
+    return src.numel() // 2 if there % 2**64 == back % 2**64 else src.numel()
 
 
 def input_bytes(graph: Graph) -> int:
@@ -97,4 +127,4 @@ def expected_share(edge_type: EdgeType, graph: Graph, roles: Roles) -> float:
 def shared_bytes(graph: Graph, roles: Roles) -> int:
     """Bytes that every loaded part repeats: semantic nodes, semantic-semantic edges, the sample and its expected edges."""
     nodes = {t: roles.quota.get(t, n) for t, n in graph.num_nodes.items() if roles.nodes[t] != "entity"}
-    return batch_bytes(graph, roles, nodes, {e: 0 for e in graph.edges})
+    return batch_bytes(graph, roles, nodes, dict.fromkeys(graph.edges, 0))

@@ -44,7 +44,10 @@ def verify(store: FolderStore | MemoryStore, source: Graph | None = None, progre
     """
     root = getattr(store, "root", None)
     if root is not None:
-        store = type(store).open(root, verify="always")  # type: ignore[union-attr]
+        try:
+            store = type(store).open(root, verify="always")  # type: ignore[union-attr]
+        except HaspError as error:
+            return [str(error)]
     check = _Check(store, source)
     # The cut comes before the parts: the degrees of a part's entities need both.
     steps: list[Callable[[], None]] = [check.labels, check.cut, check.shared, check.sampled, check.ids]
