@@ -18,7 +18,7 @@ from torch import Tensor
 from hasp.errors import HaspError
 from hasp_models.data.csr import CSR
 
-__all__ = ["EmbeddingScorer", "Score", "Scorer", "rank", "select_top", "top_k"]
+__all__ = ["EmbeddingScorer", "FixedScorer", "Score", "Scorer", "rank", "select_top", "top_k"]
 
 Score = Literal["cosine", "dot", "l2"]
 Ids = npt.NDArray[np.int64]
@@ -71,6 +71,17 @@ class EmbeddingScorer:
             value = 2 * value - squares - (left**2).sum(1, keepdim=True)
         # Adding 0 turns -0 into 0: the two are equal, but their bits are not.
         return (value.float() + 0.0).contiguous()
+
+
+class FixedScorer:
+    """The same scores ``[N]`` for every query."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.num_items = values.float(), values.numel()
+
+    def scores(self, queries: Ids) -> Tensor:
+        """Float32 ``[len(queries), N]``."""
+        return self.values.repeat(len(queries), 1)
 
 
 def select_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
