@@ -85,7 +85,9 @@ def merge(store: Store, part_ids: Sequence[int], *, epoch: int = 0, index_dtype:
     chosen = check_parts(part_ids, int(store.manifest.config["num_parts"]))
     # A padding batch is the first part with its rows left out: that gives every dtype and width.
     parts = [store.part(p) for p in chosen] if chosen else [_emptied(store.part(0))]
-    roles = store.manifest.roles
+    # Each block is asked for once: a store may check its file every time.
+    shared, pool, cut = store.shared, store.sampled, store.cut if len(parts) > 1 else None
+    roles, seed = store.manifest.roles, int(store.manifest.config["seed"])
     batch = HeteroData()
     owned: dict[str, _Owned] = {}
     sampled: dict[str, Tensor] = {}
@@ -93,22 +95,30 @@ def merge(store: Store, part_ids: Sequence[int], *, epoch: int = 0, index_dtype:
         out = batch[node_type]
         if role == "entity":
             owned[node_type] = found = _entities(parts, node_type)
-            attrs = _scatter([p.nodes[node_type].attrs for p in parts], found)
-            _set_nodes(out, attrs, found.n_id)
+            _set_nodes(out, _scatter([p.nodes[node_type].attrs for p in parts], found), found.n_id)
             out.owner_part = found.owner
             out.batch_size = found.n_id.numel()
             out.input_id = found.n_id
         elif role == "semantic":
-            nodes = store.shared.nodes[node_type]
+            nodes = shared.nodes[node_type]
             _set_nodes(out, nodes.attrs, _ids(nodes))
         else:
-            nodes = store.sampled.nodes[node_type]
-            sampled[node_type] = n_id = _sample(store, node_type, chosen, epoch)
+            nodes = pool.nodes[node_type]
+            each = [sample(seed, p, epoch, node_type, nodes.num_nodes, roles.quota[node_type]) for p in chosen]
+            union = each[0] if len(each) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *each]))
+            sampled[node_type] = n_id = torch.from_numpy(union)
             whole = n_id.numel() == nodes.num_nodes
-            attrs = nodes.attrs if whole else {k: take_rows(v, n_id) for k, v in nodes.attrs.items()}
-            _set_nodes(out, attrs, n_id)
+            _set_nodes(out, nodes.attrs if whole else {k: take_rows(v, n_id) for k, v in nodes.attrs.items()}, n_id)
     for edge_type in roles.edges:
-        edges = _edges(store, parts, chosen, edge_type, owned, sampled)
+        source, _, destination = edge_type
+        if source in owned or destination in owned:
+            edges = _owned_edges(parts, cut, chosen, edge_type, owned)
+        else:
+            edges = (pool if source in sampled or destination in sampled else shared).edges[edge_type]
+        # Samples are ascending, so that renumbering them keeps the order of the edges.
+        for end, node_type in enumerate((source, destination)):
+            if node_type in sampled:
+                edges = _only(edges, end, sampled[node_type], pool.nodes[node_type].num_nodes)
         out = batch[edge_type]
         for name, value in edges.attrs.items():
             out[name] = value
@@ -180,39 +190,21 @@ def _scatter(attrs: Sequence[Mapping[str, Tensor]], owned: _Owned) -> dict[str, 
     return out
 
 
-def _sample(store: Store, node_type: str, chosen: Sequence[int], epoch: int) -> Tensor:
-    """The union of the samples of the chosen parts: ascending ids, int64."""
-    count = store.sampled.nodes[node_type].num_nodes
-    quota, seed = store.manifest.roles.quota[node_type], int(store.manifest.config["seed"])
-    each = [sample(seed, part, epoch, node_type, count, quota) for part in chosen]
-    union = each[0] if len(each) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *each]))
-    return torch.from_numpy(union)
-
-
-def _edges(
-    store: Store,
+def _owned_edges(
     parts: Sequence[Part],
+    cut: Part | None,
     chosen: Sequence[int],
     edge_type: EdgeType,
     owned: Mapping[str, _Owned],
-    sampled: Mapping[str, Tensor],
 ) -> Edges:
-    """The edges of one type in the batch, with ends renumbered and sorted by (destination, ``e_id``)."""
-    source, _, destination = edge_type
-    if source not in owned and destination not in owned:
-        edges = (store.sampled if source in sampled or destination in sampled else store.shared).edges[edge_type]
-    elif len(parts) == 1:
-        edges = parts[0].edges[edge_type]
-    else:
-        chunks = [_Chunk(p.edges[edge_type], 0, p.edges[edge_type].num_edges, i, i) for i, p in enumerate(parts)]
-        if source in owned and destination in owned:
-            chunks += _cut_chunks(store.cut.edges[edge_type], chosen)
-        edges = _joined(chunks, owned.get(source), owned.get(destination))
-    # Samples are ascending, so that renumbering them keeps the order of the edges.
-    for end, node_type in enumerate((source, destination)):
-        if node_type in sampled:
-            edges = _only(edges, end, sampled[node_type], store.sampled.nodes[node_type].num_nodes)
-    return edges
+    """The edges of a type with an entity end: entity ends renumbered, sorted by (destination, ``e_id``)."""
+    if len(parts) == 1:
+        return parts[0].edges[edge_type]
+    source, destination = owned.get(edge_type[0]), owned.get(edge_type[2])
+    chunks = [_Chunk(p.edges[edge_type], 0, p.edges[edge_type].num_edges, i, i) for i, p in enumerate(parts)]
+    if cut is not None and source is not None and destination is not None:
+        chunks += _cut_chunks(cut.edges[edge_type], chosen)
+    return _joined(chunks, source, destination)
 
 
 def _cut_chunks(cut: Edges, chosen: Sequence[int]) -> list[_Chunk]:

@@ -44,6 +44,7 @@ class FakeManifest:
     roles: Roles
     num_nodes: dict[str, int]
     num_edges: dict[tuple[str, str, str], int]
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def build(data: HeteroData, node_part: dict[str, Any], num_parts: int, schema: S
         roles,
         {t: data[t].num_nodes for t in data.node_types},
         {e: data[e].num_edges for e in data.edge_types},
+        {"part_bytes": [p.num_bytes for p in parts]},
     )
     labels = {t: torch.tensor(label[t], dtype=torch.int32) for t in label}
     return FakeStore(manifest, parts, *blocks, Part(CUT, {}, cut), labels)
