@@ -62,8 +62,10 @@ class Schema:
         set_(self, "semantic", _names(self.semantic))
         set_(self, "sample", dict(self.sample or {}))
         if self.eel is not None:
-            eel = [self.eel] if isinstance(self.eel, tuple) and all(isinstance(e, str) for e in self.eel) else self.eel
-            set_(self, "eel", tuple(_edge_type(e) for e in eel))
+            # One triple may stand without a list; an empty tuple or one of spelled-out names is a list.
+            names = [e for e in self.eel if isinstance(e, str) and "__" not in e]
+            one = isinstance(self.eel, tuple) and len(self.eel) > 0 and len(names) == len(self.eel)
+            set_(self, "eel", tuple(_edge_type(e) for e in ([self.eel] if one else self.eel)))
         for name, quota in self.sample.items():  # type: ignore[union-attr]
             if isinstance(quota, bool) or not isinstance(quota, int) or quota < 0:
                 raise HaspError(f"sample[{name!r}] is a number of nodes >= 0, got {quota!r}; give a whole number")

@@ -1,6 +1,7 @@
 """Roles: given, inferred, refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,9 @@ def test_one_eel_and_one_name_need_no_list():
     a = Schema(entity="title", eel=LIKE, semantic="genre", sample={"actor": 1, "talent": 1})
     b = Schema(entity=("title",), eel=[list(LIKE)], semantic=["genre"], sample={"actor": 1, "talent": 1})
     c = Schema(entity="title", eel=["title__like__title"], semantic=["genre"], sample={"actor": 1, "talent": 1})
-    assert a == b == c
+    d = Schema(entity="title", eel=("title__like__title",), semantic=["genre"], sample={"actor": 1, "talent": 1})
+    assert a == b == c == d
+    assert replace(a, eel=()).eel == () and replace(a, entity="title") == a
     assert a.resolve(NODES, EDGES) == b.resolve(NODES, EDGES)
 
 
