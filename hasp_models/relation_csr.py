@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,22 @@ class Rows:
     Attributes:
         seg_ptr: int64 ``[S + 1]``: the edges of segment ``s`` are ``seg_ptr[s]:seg_ptr[s + 1]``; none is empty.
         seg_row: int64 ``[S]``: its row.
-        seg_slot: int64 ``[S]``: -1 where the segment is its whole row, else the slot of its partial result.
+        seg_out: int64 ``[S]``: where its result goes: its row if it is the whole row, else ``n + slot``, one of the extra
+            rows that stand behind the ``n`` rows of an output.
         split_row: int64 ``[K]``: the rows that have several segments.
         split_ptr: int64 ``[K + 1]``: the slots of ``split_row[k]`` are ``split_ptr[k]:split_ptr[k + 1]``.
         slot_seg: int64 ``[slots]``: slot -> segment.
+        empty: int64: the rows without edges, of which no segment speaks.
         blocks: ranges of segments of about equal cost.
     """
 
     seg_ptr: npt.NDArray[np.int64]
     seg_row: npt.NDArray[np.int64]
-    seg_slot: npt.NDArray[np.int64]
+    seg_out: npt.NDArray[np.int64]
     split_row: npt.NDArray[np.int64]
     split_ptr: npt.NDArray[np.int64]
     slot_seg: npt.NDArray[np.int64]
+    empty: npt.NDArray[np.int64]
     blocks: list[tuple[int, int]]
 
     @classmethod
@@ -61,13 +65,13 @@ class Rows:
         split_row = np.flatnonzero(pieces > 1)
         split_ptr = np.append(0, np.cumsum(pieces[split_row]))
         slot_seg = np.flatnonzero(pieces[seg_row] > 1)
-        seg_slot = np.full(seg_row.size, -1, dtype=np.int64)
-        seg_slot[slot_seg] = np.arange(slot_seg.size)
+        seg_out = seg_row.copy()
+        seg_out[slot_seg] = degree.size + np.arange(slot_seg.size)
         cost = seg_ptr + 4 * np.arange(seg_ptr.size)
         count = int(min(64, max(1, -(-int(cost[-1]) // BLOCK)))) if seg_row.size else 0
         cuts = np.searchsorted(cost, np.linspace(0, cost[-1], count + 1)) if count else np.zeros(1, np.int64)
-        blocks = [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if a < b]
-        return cls(seg_ptr, seg_row, seg_slot, split_row, split_ptr, slot_seg, blocks)
+        blocks = [(int(a), int(b)) for a, b in pairwise(cuts) if a < b]
+        return cls(seg_ptr, seg_row, seg_out, split_row, split_ptr, slot_seg, np.flatnonzero(degree == 0), blocks)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ one source); within a destination the edges stand relation after relation, so th
 done once per run. The logit of an edge is ``mul[r] * (q . (k[src] + rel_k[r])) + add[r]``.
 
 Each kernel works on the segments ``first:last`` and writes only to their rows, slots and edges, or to the buffers of its
-own block: no atomics, and the same bits for any number of threads. The inner loops run over the contiguous width, which is
-what LLVM turns into vector instructions; of fast-math only reassociation and contraction are allowed, so NaN and infinity
-keep their meaning.
+own block: no atomics, and the same bits for any number of threads. Outputs have extra rows at their end, one per segment
+of a split row; ``seg_out`` says where a segment's output goes, and the merge kernels add up the extra rows.
+
+The inner loops run over the contiguous width, which LLVM turns into vector instructions. Rows are indexed, never sliced: a
+slice is counted by reference, two calls that cost as much as the row. Of fast-math, reassociation and contraction are
+allowed, so NaN and infinity keep their meaning.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ def forward(
     last: int,
     seg_ptr: Any,
     seg_row: Any,
-    seg_slot: Any,
+    seg_out: Any,
     src: Any,
     rel: Any,
     heads: int,
@@ -46,85 +49,77 @@ def forward(
     add: Any,
     alpha: Any,
     out: Any,
-    slot_max: Any,
-    slot_sum: Any,
-    slot_out: Any,
+    seg_max: Any,
+    seg_sum: Any,
 ) -> None:
     """Logits, softmax and weighted sum of each segment.
 
-    Writes ``alpha [E * H]`` and ``out [num_dst * H, dv]``; for a segment of a split row, the unnormalised weights, and the
-    maximum, sum and unnormalised output to its slot.
+    Writes ``alpha [E * H]`` and ``out [(num_dst + slots) * H, dv]``; for a segment of a split row both are unnormalised,
+    and their maximum and sum go to ``seg_max`` and ``seg_sum [S * H]``.
     """
     dk = q.shape[1]
     dv = v.shape[1]
     zero = q.dtype.type(0)
     one = q.dtype.type(1)
     for s in range(first, last):
-        row = seg_row[s]
-        slot = seg_slot[s]
         begin = seg_ptr[s]
         end = seg_ptr[s + 1]
         for h in range(heads):
-            qi = q[row * q_ld + h]
-            acc = out[row * heads + h] if slot < 0 else slot_out[slot * heads + h]
+            i = seg_row[s] * q_ld + h
+            o = seg_out[s] * heads + h
             run = -1
             of_rel = zero
-            m = q.dtype.type(0)
             scale = one
             shift = zero
             top = q.dtype.type(-np.inf)
             for e in range(begin, end):
-                r = rel[e]
+                r = rel[e] * heads + h
                 if r != run:
                     run = r
-                    rk = rel_k[r * heads + h]
                     of_rel = zero
                     for j in range(dk):
-                        of_rel += qi[j] * rk[j]
-                    scale = mul[r * heads + h]
-                    shift = add[r * heads + h]
-                ke = k[src[e] * k_ld + h]
+                        of_rel += q[i, j] * rel_k[r, j]
+                    scale = mul[r]
+                    shift = add[r]
+                c = src[e] * k_ld + h
                 raw = zero
                 for j in range(dk):
-                    raw += qi[j] * ke[j]
+                    raw += q[i, j] * k[c, j]
                 m = (raw + of_rel) * scale + shift
                 alpha[e * heads + h] = m
                 # Written so that a NaN logit becomes the maximum, and with it every weight of the row.
                 if not m <= top:
                     top = m
             for j in range(dv):
-                acc[j] = zero
+                out[o, j] = zero
             total = zero
             in_run = zero
-            run = rel[begin]
+            run = rel[begin] * heads + h
             for e in range(begin, end):
                 p = math.exp(alpha[e * heads + h] - top)
                 alpha[e * heads + h] = p
-                r = rel[e]
+                r = rel[e] * heads + h
                 if r != run:
-                    rv = rel_v[run * heads + h]
                     for j in range(dv):
-                        acc[j] += in_run * rv[j]
+                        out[o, j] += in_run * rel_v[run, j]
                     total += in_run
                     in_run = zero
                     run = r
                 in_run += p
-                ve = v[src[e] * v_ld + h]
+                c = src[e] * v_ld + h
                 for j in range(dv):
-                    acc[j] += p * ve[j]
-            rv = rel_v[run * heads + h]
-            for j in range(dv):
-                acc[j] += in_run * rv[j]
+                    out[o, j] += p * v[c, j]
             total += in_run
-            if slot < 0:
+            norm = one
+            if seg_out[s] == seg_row[s]:
                 norm = one / total
-                for j in range(dv):
-                    acc[j] *= norm
                 for e in range(begin, end):
                     alpha[e * heads + h] *= norm
             else:
-                slot_max[slot * heads + h] = top
-                slot_sum[slot * heads + h] = total
+                seg_max[s * heads + h] = top
+                seg_sum[s * heads + h] = total
+            for j in range(dv):
+                out[o, j] = (out[o, j] + in_run * rel_v[run, j]) * norm
 
 
 @njit
@@ -133,10 +128,10 @@ def merge_forward(
     split_ptr: Any,
     slot_seg: Any,
     seg_ptr: Any,
+    num_rows: int,
     heads: int,
-    slot_max: Any,
-    slot_sum: Any,
-    slot_out: Any,
+    seg_max: Any,
+    seg_sum: Any,
     alpha: Any,
     out: Any,
 ) -> None:
@@ -144,22 +139,23 @@ def merge_forward(
     dv = out.shape[1]
     for i in range(split_row.size):
         for h in range(heads):
-            top = slot_max[split_ptr[i] * heads + h]
+            top = seg_max[slot_seg[split_ptr[i]] * heads + h]
             for t in range(split_ptr[i], split_ptr[i + 1]):
-                m = slot_max[t * heads + h]
+                m = seg_max[slot_seg[t] * heads + h]
                 if not m <= top:
                     top = m
-            total = slot_sum.dtype.type(0)
+            total = seg_sum.dtype.type(0)
             for t in range(split_ptr[i], split_ptr[i + 1]):
-                total += slot_sum[t * heads + h] * math.exp(slot_max[t * heads + h] - top)
-            acc = out[split_row[i] * heads + h]
+                s = slot_seg[t] * heads + h
+                total += seg_sum[s] * math.exp(seg_max[s] - top)
+            o = split_row[i] * heads + h
             for j in range(dv):
-                acc[j] = 0
+                out[o, j] = 0
             for t in range(split_ptr[i], split_ptr[i + 1]):
-                weight = math.exp(slot_max[t * heads + h] - top) / total
-                part = slot_out[t * heads + h]
+                weight = math.exp(seg_max[slot_seg[t] * heads + h] - top) / total
+                part = (num_rows + t) * heads + h
                 for j in range(dv):
-                    acc[j] += weight * part[j]
+                    out[o, j] += weight * out[part, j]
                 for e in range(seg_ptr[slot_seg[t]], seg_ptr[slot_seg[t] + 1]):
                     alpha[e * heads + h] *= weight
 
@@ -170,7 +166,7 @@ def backward_dst(
     last: int,
     seg_ptr: Any,
     seg_row: Any,
-    seg_slot: Any,
+    seg_out: Any,
     src: Any,
     rel: Any,
     heads: int,
@@ -189,7 +185,6 @@ def backward_dst(
     coef: Any,
     dq: Any,
     dq_ld: int,
-    slot_dq: Any,
     drel_k: Any,
     drel_v: Any,
     dmul: Any,
@@ -197,86 +192,79 @@ def backward_dst(
 ) -> None:
     """Gradients that are gathered by destination.
 
-    ``grad`` and ``out`` are ``[num_dst * H, dv]``. Writes ``dq`` (or ``slot_dq``), the two weights per edge and head that
-    the pass by source needs, ``coef [E * H, 2]`` = (attention, gradient of ``q . k``), and adds to this block's relation
-    gradients. With D = grad . out, the softmax's gradient is a * (grad . message - D): one pass over the edges.
+    ``grad`` and ``out`` are ``[num_dst * H, dv]``. Writes ``dq``, the two weights per edge and head that the pass by source
+    needs, ``coef [E * H, 2]`` = (attention, gradient of ``q . k``), and adds to this block's relation gradients. With
+    D = grad . out, the softmax's gradient is a * (grad . message - D): one pass over the edges.
     """
     dk = q.shape[1]
     dv = v.shape[1]
     zero = q.dtype.type(0)
     pull = np.empty(dk, q.dtype)  # sum over a run of (gradient of the logit) * key
     for s in range(first, last):
-        row = seg_row[s]
-        slot = seg_slot[s]
         begin = seg_ptr[s]
         end = seg_ptr[s + 1]
         for h in range(heads):
-            qi = q[row * q_ld + h]
-            gi = grad[row * heads + h]
-            oi = out[row * heads + h]
-            acc = dq[row * dq_ld + h] if slot < 0 else slot_dq[slot * heads + h]
+            i = seg_row[s] * q_ld + h
+            g = seg_row[s] * heads + h
+            o = seg_out[s] * dq_ld + h
             mean = zero
             for j in range(dv):
-                mean += gi[j] * oi[j]
+                mean += grad[g, j] * out[g, j]
             for j in range(dk):
-                acc[j] = zero
+                dq[o, j] = zero
             e = begin
             while e < end:
-                at = rel[e] * heads + h
-                scale = mul[at]
-                rv = rel_v[at]
-                rk = rel_k[at]
-                of_rel = zero
+                of_run = rel[e]
+                r = of_run * heads + h
+                scale = mul[r]
+                base = -mean
                 for j in range(dv):
-                    of_rel += gi[j] * rv[j]
+                    base += grad[g, j] * rel_v[r, j]
                 for j in range(dk):
                     pull[j] = zero
                 sum_a = zero
                 sum_g = zero
-                run = rel[e]
-                while e < end and rel[e] == run:
-                    ve = v[src[e] * v_ld + h]
-                    ke = k[src[e] * k_ld + h]
-                    dot = zero
+                while e < end and rel[e] == of_run:
+                    c = src[e] * v_ld + h
+                    dot = base
                     for j in range(dv):
-                        dot += gi[j] * ve[j]
+                        dot += grad[g, j] * v[c, j]
                     a = alpha[e * heads + h]
-                    g = a * (dot + of_rel - mean)
+                    w = a * dot
+                    c = src[e] * k_ld + h
                     for j in range(dk):
-                        pull[j] += g * ke[j]
+                        pull[j] += w * k[c, j]
                     coef[e * heads + h, 0] = a
-                    coef[e * heads + h, 1] = g * scale
+                    coef[e * heads + h, 1] = w * scale
                     sum_a += a
-                    sum_g += g
+                    sum_g += w
                     e += 1
-                drk = drel_k[at]
-                drv = drel_v[at]
                 raw = zero
-                g = sum_g * scale
                 for j in range(dk):
-                    pulled = pull[j] + sum_g * rk[j]
-                    raw += qi[j] * pulled
-                    acc[j] += scale * pulled
-                    drk[j] += g * qi[j]
+                    pulled = pull[j] + sum_g * rel_k[r, j]
+                    raw += q[i, j] * pulled
+                    dq[o, j] += scale * pulled
+                for j in range(dk):
+                    drel_k[r, j] += sum_g * scale * q[i, j]
                 for j in range(dv):
-                    drv[j] += sum_a * gi[j]
-                dmul[at] += raw
-                dadd[at] += sum_g
+                    drel_v[r, j] += sum_a * grad[g, j]
+                dmul[r] += raw
+                dadd[r] += sum_g
 
 
 @njit
-def merge_rows(split_row: Any, split_ptr: Any, heads: int, slots: Any, out: Any, out_ld: int) -> None:
-    """Add up the slots of the split rows, in their order."""
+def merge_rows(split_row: Any, split_ptr: Any, num_rows: int, heads: int, out: Any, ld: int) -> None:
+    """Add up the extra rows of the split rows, in their order."""
     d = out.shape[1]
     for i in range(split_row.size):
         for h in range(heads):
-            acc = out[split_row[i] * out_ld + h]
+            o = split_row[i] * ld + h
             for j in range(d):
-                acc[j] = 0
+                out[o, j] = 0
             for t in range(split_ptr[i], split_ptr[i + 1]):
-                part = slots[t * heads + h]
+                part = (num_rows + t) * ld + h
                 for j in range(d):
-                    acc[j] += part[j]
+                    out[o, j] += out[part, j]
 
 
 @njit
@@ -284,8 +272,7 @@ def backward_src(
     first: int,
     last: int,
     seg_ptr: Any,
-    seg_row: Any,
-    seg_slot: Any,
+    seg_out: Any,
     dst: Any,
     edge: Any,
     heads: int,
@@ -294,34 +281,28 @@ def backward_src(
     grad: Any,
     coef: Any,
     dk: Any,
-    slot_dk: Any,
     dv: Any,
-    slot_dv: Any,
 ) -> None:
     """Gradients of keys ``dk`` and values ``dv``, gathered by source: no two threads write to one row."""
     wk = q.shape[1]
     wv = grad.shape[1]
     for s in range(first, last):
-        row = seg_row[s]
-        slot = seg_slot[s]
         for h in range(heads):
-            at = row * heads + h if slot < 0 else slot * heads + h
-            of_k = dk[at] if slot < 0 else slot_dk[at]
-            of_v = dv[at] if slot < 0 else slot_dv[at]
+            o = seg_out[s] * heads + h
             for j in range(wk):
-                of_k[j] = 0
+                dk[o, j] = 0
             for j in range(wv):
-                of_v[j] = 0
+                dv[o, j] = 0
             for t in range(seg_ptr[s], seg_ptr[s + 1]):
-                i = dst[t]
-                a = coef[edge[t] * heads + h, 0]
-                c = coef[edge[t] * heads + h, 1]
-                gi = grad[i * heads + h]
-                qi = q[i * q_ld + h]
+                at = edge[t] * heads + h
+                a = coef[at, 0]
+                w = coef[at, 1]
+                g = dst[t] * heads + h
+                i = dst[t] * q_ld + h
                 for j in range(wv):
-                    of_v[j] += a * gi[j]
+                    dv[o, j] += a * grad[g, j]
                 for j in range(wk):
-                    of_k[j] += c * qi[j]
+                    dk[o, j] += w * q[i, j]
 
 
 @njit
@@ -329,8 +310,7 @@ def backward_src_tied(
     first: int,
     last: int,
     seg_ptr: Any,
-    seg_row: Any,
-    seg_slot: Any,
+    seg_out: Any,
     dst: Any,
     edge: Any,
     heads: int,
@@ -340,22 +320,19 @@ def backward_src_tied(
     coef: Any,
     dv: Any,
     dv_ld: int,
-    slot_dv: Any,
 ) -> None:
     """As :func:`backward_src` where keys are the values: one gradient, one store per row."""
     d = q.shape[1]
     for s in range(first, last):
-        row = seg_row[s]
-        slot = seg_slot[s]
         for h in range(heads):
-            acc = dv[row * dv_ld + h] if slot < 0 else slot_dv[slot * heads + h]
+            o = seg_out[s] * dv_ld + h
             for j in range(d):
-                acc[j] = 0
+                dv[o, j] = 0
             for t in range(seg_ptr[s], seg_ptr[s + 1]):
-                i = dst[t]
-                a = coef[edge[t] * heads + h, 0]
-                c = coef[edge[t] * heads + h, 1]
-                gi = grad[i * heads + h]
-                qi = q[i * q_ld + h]
+                at = edge[t] * heads + h
+                a = coef[at, 0]
+                w = coef[at, 1]
+                g = dst[t] * heads + h
+                i = dst[t] * q_ld + h
                 for j in range(d):
-                    acc[j] += a * gi[j] + c * qi[j]
+                    dv[o, j] += a * grad[g, j] + w * q[i, j]

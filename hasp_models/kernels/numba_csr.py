@@ -58,6 +58,13 @@ def _rows(x: Tensor) -> tuple[Array, int]:
     return x.as_strided(((n - 1) * ld + heads, d), (d, 1)).numpy(), ld
 
 
+def _empty(csr_rows: Rows, n: int, heads: int, width: int, like: Tensor) -> Tensor:
+    """``[n + slots, heads, width]``: rows without edges are zero, all others are written by a kernel."""
+    x = like.new_empty((n + csr_rows.slot_seg.size, heads, width))
+    x[torch.from_numpy(csr_rows.empty)] = 0
+    return x
+
+
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -72,87 +79,75 @@ def _forward(
     """``(out [num_dst, H, dv], alpha [E, H])``."""
     heads, width = v.size(1), v.size(2)
     rows = csr.rows
-    out = v.new_zeros((csr.num_dst, heads, width))
+    out = _empty(rows, csr.num_dst, heads, width, v)
     alpha = v.new_empty((csr.num_edges, heads))
-    slots = rows.slot_seg.size * heads
-    kind = alpha.numpy().dtype
-    slot_max, slot_sum = np.empty(slots, kind), np.empty(slots, kind)
-    slot_out = np.empty((slots, width), kind)
     flat = alpha.view(-1).numpy()
+    of_segments = np.empty((2, rows.seg_row.size * heads if rows.slot_seg.size else 0), flat.dtype)
     outs = out.view(-1, width).numpy()
-    relations = [_rows(rel_k)[0], _rows(rel_v)[0], _vector(mul), _vector(add)]
+    relations = (_rows(rel_k)[0], _rows(rel_v)[0], _vector(mul), _vector(add))
     edges = (csr.src.numpy(), csr.rel.numpy(), heads)
     nodes = (*_rows(q), *_rows(k), *_rows(v))
 
     def task(block: tuple[int, int]) -> None:
-        segments = (*block, rows.seg_ptr, rows.seg_row, rows.seg_slot)
-        kernel.forward(*segments, *edges, *nodes, *relations, flat, outs, slot_max, slot_sum, slot_out)
+        segments = (*block, rows.seg_ptr, rows.seg_row, rows.seg_out)
+        kernel.forward(*segments, *edges, *nodes, *relations, flat, outs, of_segments[0], of_segments[1])
 
     run(task, rows.blocks, threads)
-    if slots:
-        split = (rows.split_row, rows.split_ptr, rows.slot_seg, rows.seg_ptr, heads)
-        kernel.merge_forward(*split, slot_max, slot_sum, slot_out, flat, outs)
-    return out, alpha
+    if rows.slot_seg.size:
+        split = (rows.split_row, rows.split_ptr, rows.slot_seg, rows.seg_ptr, csr.num_dst, heads)
+        kernel.merge_forward(*split, of_segments[0], of_segments[1], flat, outs)
+    return out[: csr.num_dst], alpha
 
 
 def _backward_dst(
     saved: tuple[Tensor, ...], grad: Tensor, csr: RelationCSR, dq: Tensor, threads: int
 ) -> tuple[Array, Tensor, Tensor, Tensor, Tensor]:
-    """Fill ``dq`` ``[num_dst, H, dk]``; return ``coef`` and the gradients of rel_k, rel_v, mul and add."""
+    """Fill ``dq`` ``[num_dst + slots, H, dk]``; return ``coef`` and the gradients of rel_k, rel_v, mul and add."""
     q, k, v, rel_k, rel_v, mul, out, alpha = saved
     heads, dk, dv = v.size(1), q.size(2), v.size(2)
     rows: Rows = csr.rows
-    kind = alpha.numpy().dtype
-    coef = np.empty((csr.num_edges * heads, 2), kind)
+    coef = np.empty((csr.num_edges * heads, 2), alpha.numpy().dtype)
     count = len(rows.blocks)
     of_blocks = [v.new_zeros((count, csr.num_relations * heads, width)) for width in (dk, dv, 1, 1)]
     buffers = [b.numpy() for b in of_blocks]
-    slot_dq = np.empty((rows.slot_seg.size * heads, dk), kind)
     of_q, q_ld = _rows(dq)
     edges = (csr.src.numpy(), csr.rel.numpy(), heads)
     nodes = (*_rows(q), *_rows(k), *_rows(v), _rows(rel_k)[0], _rows(rel_v)[0], _vector(mul))
     per_dst = (alpha.view(-1).numpy(), _rows(out)[0], _rows(grad)[0])
 
     def task(i: int) -> None:
-        segments = (*rows.blocks[i], rows.seg_ptr, rows.seg_row, rows.seg_slot)
+        segments = (*rows.blocks[i], rows.seg_ptr, rows.seg_row, rows.seg_out)
         sums = (buffers[0][i], buffers[1][i], buffers[2][i, :, 0], buffers[3][i, :, 0])
-        kernel.backward_dst(*segments, *edges, *nodes, *per_dst, coef, of_q, q_ld, slot_dq, *sums)
+        kernel.backward_dst(*segments, *edges, *nodes, *per_dst, coef, of_q, q_ld, *sums)
 
     run(task, range(count), threads)
-    if rows.slot_seg.size:
-        kernel.merge_rows(rows.split_row, rows.split_ptr, heads, slot_dq, of_q, q_ld)
+    kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_dst, heads, of_q, q_ld)
     drel_k, drel_v, dmul, dadd = (b.sum(0) for b in of_blocks)
     return coef, drel_k.view(-1, heads, dk), drel_v.view(-1, heads, dv), dmul.view(-1, heads), dadd.view(-1, heads)
 
 
-def _backward_src(q: Tensor, grad: Tensor, coef: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int) -> None:
-    """Fill ``dv`` ``[num_src, H, dv]`` and, unless keys are the values, ``dk``."""
+def _backward_src(
+    q: Tensor, grad: Tensor, coef: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int
+) -> None:
+    """Fill ``dv`` ``[num_src + slots, H, dv]`` and, unless keys are the values, ``dk``."""
     heads = grad.size(1)
     rows = csr.transposed_rows
     _, t_dst, t_edge = csr.transposed
     shared = (t_dst.numpy(), t_edge.numpy(), heads, *_rows(q), _rows(grad)[0], coef)
-    slots = rows.slot_seg.size * heads
-    slot_dv = np.empty((slots, dv.size(2)), coef.dtype)
     of_v, v_ld = _rows(dv)
-    split = (rows.split_row, rows.split_ptr, heads)
-    if dk is None:
+    of_k = None if dk is None else _rows(dk)[0]
 
-        def task(block: tuple[int, int]) -> None:
-            segments = (*block, rows.seg_ptr, rows.seg_row, rows.seg_slot)
-            kernel.backward_src_tied(*segments, *shared, of_v, v_ld, slot_dv)
-    else:
-        slot_dk = np.empty((slots, dk.size(2)), coef.dtype)
-        of_k = _rows(dk)[0]
-
-        def task(block: tuple[int, int]) -> None:
-            segments = (*block, rows.seg_ptr, rows.seg_row, rows.seg_slot)
-            kernel.backward_src(*segments, *shared, of_k, slot_dk, of_v, slot_dv)
+    def task(block: tuple[int, int]) -> None:
+        segments = (*block, rows.seg_ptr, rows.seg_out)
+        if of_k is None:
+            kernel.backward_src_tied(*segments, *shared, of_v, v_ld)
+        else:
+            kernel.backward_src(*segments, *shared, of_k, of_v)
 
     run(task, rows.blocks, threads)
-    if slots:
-        kernel.merge_rows(*split, slot_dv, of_v, v_ld)
-        if dk is not None:
-            kernel.merge_rows(*split, slot_dk, of_k, heads)
+    kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_v, v_ld)
+    if of_k is not None:
+        kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_k, heads)
 
 
 def _vector(x: Tensor) -> Array:
@@ -179,14 +174,17 @@ class _Fused(torch.autograd.Function):
         csr, threads = ctx.csr, ctx.threads
         grad = grad.contiguous()
         keys, rel_keys = (v if k is None else k), (rel_v if rel_k is None else rel_k)
-        dq = torch.zeros_like(q, memory_format=torch.contiguous_format)
+        dq = _empty(csr.rows, q.size(0), q.size(1), q.size(2), q)
         saved = (q, keys, v, rel_keys, rel_v, mul, out, alpha)
         coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
         dk = dv = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            dv = torch.zeros_like(v, memory_format=torch.contiguous_format)
-            dk = None if k is None else torch.zeros_like(k, memory_format=torch.contiguous_format)
+            dv, dk = (
+                None if t is None else _empty(csr.transposed_rows, t.size(0), t.size(1), t.size(2), v) for t in (v, k)
+            )
             _backward_src(q, grad, coef, csr, dk, dv, threads)
+            dv, dk = dv[: v.size(0)], (None if dk is None else dk[: v.size(0)])
+        dq = dq[: q.size(0)]
         if rel_k is None:
             return dq, dk, dv, None, drel_k + drel_v, dmul, dadd, None, None
         return dq, dk, dv, drel_k, drel_v, dmul, dadd, None, None
@@ -213,9 +211,15 @@ class _Packed(torch.autograd.Function):
         q, v = (half[:, None] for half in qv.chunk(2, dim=1))
         r = rel_v[:, None]
         grad = grad.contiguous()[:, None]
-        dqv = torch.zeros_like(qv)
+        # One buffer for both halves, with room for the extra rows of either. No segment writes the queries of rows without
+        # edges or beyond num_dst, nor values that nobody reads.
+        n, slots = qv.size(0), max(r.slot_seg.size for r in (csr.rows, csr.transposed_rows))
+        dqv = qv.new_empty((n + slots, qv.size(1)))
         dq, dv = (half[:, None] for half in dqv.chunk(2, dim=1))
+        dq[torch.from_numpy(csr.rows.empty)] = 0
+        dv[torch.from_numpy(csr.transposed_rows.empty)] = 0
         saved = (q[: csr.num_dst], v, v, r, r, mul, out, alpha)
-        coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq[: csr.num_dst], threads)
+        coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
+        dq[csr.num_dst : n] = 0  # after the pass: its extra rows stand here too
         _backward_src(q, grad, coef, csr, None, dv, threads)
-        return dqv, (drel_k + drel_v).squeeze(1), dmul, dadd, None, None
+        return dqv[:n], (drel_k + drel_v).squeeze(1), dmul, dadd, None, None
