@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -103,7 +104,8 @@ def _hetero_data(path: Path) -> Graph:
 
     allowed = [HeteroData, stores.BaseStorage, stores.NodeStorage, stores.EdgeStorage, stores.GlobalStorage]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol: what the restricted reader cannot read, it refuses
             data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]

@@ -24,7 +24,7 @@ from torch import Tensor
 from hasp.errors import InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import EdgeType
-from hasp.sources.columns import SUFFIXES, Array, Table, read_table
+from hasp.sources.columns import SUFFIXES, Table, read_table
 from hasp.sources.ids import IdMap
 from hasp.sources.tables import attributes
 
@@ -59,21 +59,21 @@ def read_catalogue(
     """
     folder = Path(folder)
     entities = _read(folder, "entities", ids=("id",), names=("title", "name"), only=("id", "title", "name", *keep))
-    concepts = _read(folder, "concepts", ids=("id",), names=("category", "name"))
+    concepts = _read(folder, "concepts", ids=("id",), names=("category", "name"), need=("category",))
     links = _read(folder, "entity_concept", ids=("entity", "concept"))
-    entity_map = IdMap(_column(entities, "id"), str(entities.path), entity, entities.typed)
-    concept_map = IdMap(_column(concepts, "id"), str(concepts.path), "concept", concepts.typed)
+    entity_map = IdMap(entities.columns.pop("id"), str(entities.path), entity, entities.typed)
+    concept_map = IdMap(concepts.columns.pop("id"), str(concepts.path), "concept", concepts.typed)
     titles = next((entities.columns.pop(n) for n in ("title", "name") if n in entities.columns), None)
 
-    kinds, code = np.unique(_column(concepts, "category"), return_inverse=True)
+    kinds, code = np.unique(concepts.columns.pop("category"), return_inverse=True)
     _check_categories(concepts.path, kinds.tolist(), entity, exclude_categories)
     order = np.argsort(code, kind="stable")  # concepts of one category side by side, in the order of the table
     first = np.searchsorted(code[order], np.arange(len(kinds)))
     local = np.empty(len(code), np.int64)
     local[order] = np.arange(len(code)) - first[code[order]]
 
-    source = entity_map.find(_column(links, "entity"), f"{links.path}, column 'entity'", links.typed)
-    concept = concept_map.find(_column(links, "concept"), f"{links.path}, column 'concept'", links.typed).numpy()
+    source = entity_map.find(links.columns.pop("entity"), f"{links.path}, column 'entity'", links.typed)
+    concept = concept_map.find(links.columns.pop("concept"), f"{links.path}, column 'concept'", links.typed).numpy()
     left: list[str] = []
     link_attrs = attributes(links, "entity_concept", left)
     num_nodes = {entity: len(entity_map)}
@@ -125,6 +125,7 @@ def _read(
     ids: Collection[str],
     names: Collection[str] = (),
     only: Collection[str] | None = None,
+    need: Collection[str] = (),
 ) -> Table:
     path = find_table(folder, name)
     if path is None:
@@ -132,14 +133,12 @@ def _read(
             f"{folder}: a catalogue has the table {name!r} ({' or '.join(name + s for s in SUFFIXES)}), and it is not there; "
             "add it, or see hasp.sources.catalogue for the layout"
         )
-    return read_table(path, ids=ids, names=names, only=only)
-
-
-def _column(table: Table, name: str) -> Array:
-    if name not in table.columns:
-        have = [*table.columns, *table.text]
-        raise InvalidGraph(f"{table.path}: the table has a column {name!r}, got {have}; rename or add it")
-    return table.columns.pop(name)
+    table = read_table(path, ids=ids, names=names, only=only)
+    for column in (*ids, *need):
+        if column not in table.columns:
+            have = [*table.columns, *table.text]
+            raise InvalidGraph(f"{path}: the table has a column {column!r}, got {have}; rename or add it")
+    return table
 
 
 def _check_categories(path: Path, kinds: list[str], entity: str, exclude: Collection[str]) -> None:
@@ -156,8 +155,8 @@ def _check_categories(path: Path, kinds: list[str], entity: str, exclude: Collec
 
 def _co_engaged(folder: Path, entities: IdMap, left: list[str]) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
     table = _read(folder, "co_engaged", ids=("a", "b"))
-    a = entities.find(_column(table, "a"), f"{table.path}, column 'a'", table.typed)
-    b = entities.find(_column(table, "b"), f"{table.path}, column 'b'", table.typed)
+    a = entities.find(table.columns.pop("a"), f"{table.path}, column 'a'", table.typed)
+    b = entities.find(table.columns.pop("b"), f"{table.path}, column 'b'", table.typed)
     attrs = attributes(table, "co_engaged", left)
     key = (torch.minimum(a, b) * len(entities) + torch.maximum(a, b)).numpy()
     first = np.unique(key, return_index=True)[1]

@@ -52,9 +52,9 @@ CATEGORIES: Mapping[str, tuple[int, float]] = MappingProxyType(
 
 _CLUSTER = 12  # titles per cluster
 _TOPIC = 12  # clusters per topic
-_OWN = 0.8  # share of a title's links that come from its first cluster; the rest from its second
+_OWN = 0.9  # share of a title's links that come from its first cluster; the rest from its second
 _ROUNDS = 16  # different neighbours that a title meets in one pass over its links
-_PASSES = ("cluster",) * 4 + ("topic",) * 4 + ("anywhere",)
+_PASSES = ("cluster",) * 3 + ("topic",) * 6 + ("anywhere",)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Catalogue:
         groups: shares of the titles with EEL degree <= 3, 4 to 6 and more than 6; they sum to 1.
         unlinked: share of all titles that have no EEL (a part of the first group).
         popular_degree: mean degree of the third group.
-        noise: share of a title's links that go anywhere.
+        noise: share of the ends of links that stray anywhere (about twice as many links have one that does).
         sharpness: how much a title's concepts say about it; 0: nothing.
         val, test: shares of the pairs that are held out.
         cold_links: mean number of held-out pairs of a title without EEL.
@@ -86,7 +86,7 @@ class Catalogue:
     groups: tuple[float, float, float] = (60 / 138, 45 / 138, 33 / 138)
     unlinked: float = 0.30
     popular_degree: float = 24.0
-    noise: float = 0.1
+    noise: float = 0.05
     sharpness: float = 40.0
     val: float = 0.05
     test: float = 0.10
