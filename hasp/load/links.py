@@ -78,7 +78,6 @@ class Links:
         self.same_type = edge_type[0] == edge_type[2]
         self._pairs = None if pairs is None else _Bucketed(store, edge_type, pairs)
         self._label = _labels(edge_label, neg_sampling, store.manifest.num_edges[edge_type] if pairs is None else pairs.size(1))
-        self._num_parts = int(store.manifest.config["num_parts"])
         backward = reverse_of(edge_type)
         self._split_types = [e for e in dict.fromkeys((edge_type, backward)) if e in roles.edges]
         # "No training EEL": of any EEL type between the two types, not only of the one that supervises.
@@ -100,10 +99,11 @@ class Links:
         # the batch has every edge of the graph between two of its nodes (it is the induced subgraph).
         forbidden = self._forbidden(batch, source, destination) if self.sampling is not None else None
         if self.ratio:
-            chosen = self._chosen(batch, self.edge_type, source, destination, epoch)
+            chosen = self._chosen(batch, source, destination, epoch)
             source, destination, input_id = source[chosen], destination[chosen], input_id[chosen]
+            pairs = self._keys(batch, source, destination)
             for edge_type in self._split_types:
-                self._take_out(batch, edge_type, epoch)
+                self._take_out(batch, edge_type, pairs)
         key = self._key(batch, epoch)
         if self.sampling is not None and self.sampling.is_triplet():
             self._triplets(batch, key, source, destination, input_id, forbidden)
@@ -126,13 +126,10 @@ class Links:
         store = batch[self.edge_type]
         source, destination = store.edge_index.to(torch.int64).numpy()
         e_id = store.e_id.numpy()
-        width = max(batch[self.edge_type[0]].num_nodes, batch[self.edge_type[2]].num_nodes, 1)
         if self.same_type:
             keep = source != destination
             source, destination, e_id = source[keep], destination[keep], e_id[keep]
-            key = np.minimum(source, destination) * width + np.maximum(source, destination)
-        else:
-            key = source * width + destination
+        key = self._keys(batch, source, destination)
         order = np.argsort(e_id, kind="stable")
         _, first = np.unique(key[order], return_index=True)
         once = order[np.sort(first)]
@@ -148,28 +145,29 @@ class Links:
         rows, columns = (int(batch[self.edge_type[end]].num_nodes) for end in (0, 2))
         return Forbidden(np.concatenate(sources), np.concatenate(destinations), rows, columns, self.same_type)
 
-    def _chosen(
-        self, batch: HeteroData, edge_type: EdgeType, source: Ints, destination: Ints, epoch: int
-    ) -> npt.NDArray[np.bool_]:
-        """Which pairs supervise in this epoch: a hash of the GLOBAL ids, so that every copy of a pair agrees."""
-        first, second = batch[edge_type[0]].n_id.numpy()[source], batch[edge_type[2]].n_id.numpy()[destination]
+    def _keys(self, batch: HeteroData, source: Ints, destination: Ints) -> Ints:
+        """One number per pair of rows, equal for both directions of a pair of one type."""
+        width = max(batch[self.edge_type[0]].num_nodes, batch[self.edge_type[2]].num_nodes, 1)
+        if self.same_type:
+            source, destination = np.minimum(source, destination), np.maximum(source, destination)
+        return np.asarray(source * width + destination, dtype=np.int64)
+
+    def _chosen(self, batch: HeteroData, source: Ints, destination: Ints, epoch: int) -> npt.NDArray[np.bool_]:
+        """Which pairs supervise in this epoch: a hash of their GLOBAL ids, so that every batch that has a pair agrees."""
+        first, second = batch[self.edge_type[0]].n_id.numpy()[source], batch[self.edge_type[2]].n_id.numpy()[destination]
         if self.same_type:
             first, second = np.minimum(first, second), np.maximum(first, second)
-        elif edge_type[0] != self.edge_type[0]:
-            first, second = second, first
         key = subkey(self.seed, epoch, word("disjoint"), word(edge_name(self.edge_type)))
         with np.errstate(over="ignore"):
             mixed = hash64(key, hash64(key, first) + second.astype(np.uint64))
-        return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.ratio
+        return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.ratio)
 
-    def _take_out(self, batch: HeteroData, edge_type: EdgeType, epoch: int) -> None:
+    def _take_out(self, batch: HeteroData, edge_type: EdgeType, pairs: Ints) -> None:
         """Take the supervising pairs, in both directions and in every copy, out of the edges that carry messages."""
         store = batch[edge_type]
-        source, destination = store.edge_index.to(torch.int64).numpy()
-        out = self._chosen(batch, edge_type, source, destination, epoch)
-        if self.same_type:
-            out &= source != destination  # a self-loop supervises nothing
-        keep = torch.from_numpy(np.flatnonzero(~out))
+        ends = store.edge_index.to(torch.int64).numpy()
+        source, destination = ends if edge_type[0] == self.edge_type[0] else ends[::-1]
+        keep = torch.from_numpy(np.flatnonzero(~np.isin(self._keys(batch, source, destination), pairs)))
         for key, value in store.items():
             if isinstance(value, Tensor):
                 store[key] = value.index_select(1, keep) if key == "edge_index" else take_rows(value, keep)
