@@ -151,9 +151,10 @@ def build_command(
 ) -> None:
     """Cut a graph into parts. An interrupted build is continued; another graph's parts are never overwritten unasked."""
     from hasp.build import build
-    from hasp.config import BuildConfig
+    from hasp.config import BuildConfig, parse_bytes
     from hasp.data import HASPData
     from hasp.plan import plan
+    from hasp.text import format_bytes
 
     if verify not in ("none", "files", "source"):
         raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
@@ -169,6 +170,10 @@ def build_command(
     if there:
         say(f"{out} already held this build; nothing was done")
     report = HASPData.of(store).report()
+    largest = max(report.loaded_bytes, default=0)
+    if max_part_bytes is not None and largest > parse_bytes(max_part_bytes):
+        more = planned.num_parts + max(gpus, planned.num_parts // 8)
+        say(f"warning: the largest part takes {format_bytes(largest)}, above {max_part_bytes}; try --num-parts {more}")
     if html is not None:
         say(f"wrote {report.to_html(html)}")
     problems = [] if verify == "none" else _verify(store, graph if verify == "source" else None, json)

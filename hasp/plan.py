@@ -16,7 +16,17 @@ from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Roles
-from hasp.sizes import available_memory, batch_bytes, expected_share, in_parts, input_bytes, num_links, row_bytes, shared_bytes
+from hasp.sizes import (
+    available_memory,
+    batch_bytes,
+    expected_share,
+    in_parts,
+    input_bytes,
+    node_bytes,
+    num_links,
+    row_bytes,
+    shared_bytes,
+)
 from hasp.text import format_bytes
 
 if TYPE_CHECKING:
@@ -195,7 +205,7 @@ class _Model:
         self.edge_slack = max(self.slack, EDGE_SPREAD if backend != "random" else 1 + (EDGE_SPREAD - 1) / 10)
         self.entities = sum(graph.num_nodes[t] for t in roles.entity)
         self.shared = shared_bytes(graph, roles)
-        self.entity_bytes = sum(graph.num_nodes[t] * row_bytes(graph.node_attrs.get(t, {}), 1) for t in roles.entity)
+        self.entity_bytes = sum(graph.num_nodes[t] * node_bytes(graph, roles, t) for t in roles.entity)
         self.edges, edge_bytes = 0.0, 0.0
         for edge_type in graph.edges:
             if in_parts(edge_type, roles):

@@ -20,12 +20,14 @@ __all__ = [
     "expected_share",
     "in_parts",
     "input_bytes",
+    "node_bytes",
     "num_links",
     "row_bytes",
     "shared_bytes",
 ]
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
+_OWNER = 4  # owner_part of an entity, int32
 _STEP = 1 << 22  # edges looked at in one go
 
 
@@ -40,7 +42,7 @@ def batch_bytes(graph: Graph, roles: Roles, nodes: Mapping[str, float], edges: M
         nodes: nodes of the batch per node type.
         edges: per edge type with an entity end, the edges in the part's own file; others are counted whole.
     """
-    size = sum(count * row_bytes(graph.node_attrs.get(t, {}), 1) for t, count in nodes.items())
+    size = sum(count * node_bytes(graph, roles, t) for t, count in nodes.items())
     for edge_type in graph.edges:
         count = edges[edge_type] if in_parts(edge_type, roles) else graph.num_edges(edge_type)
         size += count * expected_share(edge_type, graph, roles) * row_bytes(graph.edge_attrs.get(edge_type, {}), 3)
@@ -103,6 +105,11 @@ def _mapped_ranges() -> list[tuple[int, int]]:
 def _width(tensor: Tensor) -> int:
     """Bytes of one row."""
     return tensor.element_size() * math.prod(tensor.shape[1:])
+
+
+def node_bytes(graph: Graph, roles: Roles, node_type: str) -> int:
+    """Bytes of one node in a loaded batch: its id, its attributes and, of an entity, the part that owns it."""
+    return row_bytes(graph.node_attrs.get(node_type, {}), 1) + (_OWNER if roles.nodes[node_type] == "entity" else 0)
 
 
 def row_bytes(attrs: Mapping[str, Tensor], ids: int) -> int:
