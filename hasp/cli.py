@@ -45,7 +45,6 @@ app = typer.Typer(
     help="Cut a heterogeneous graph into self-contained parts for PyTorch Geometric: entities are partitioned along their "
     "links (EELs), semantic nodes duplicated in every part, other types sampled.",
     epilog=_EPILOG,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

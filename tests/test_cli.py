@@ -1,0 +1,275 @@
+"""The command line: what it prints, where, and the exit codes that ``hasp --help`` promises."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hasp import console
+from hasp.cli import app
+from hasp.data import HASPData
+from hasp.report import Report
+from hasp.sources import open_source
+
+SOURCE = "synthetic:300:1"
+
+
+def run(*args: object, code: int = 0):
+    """Call a command; returns (standard output, standard error)."""
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "parts"
+    run("build", SOURCE, out, "--num-parts", 3)
+    return out
+
+
+def test_help_teaches():
+    out, _ = run("--help")
+    for words in ("An example:", "hasp build shop/ parts/ --num-parts 8", "HASPLoader", "Exit codes:", "130"):
+        assert words in out
+    for name in ("plan", "build", "report", "verify", "export", "generate"):
+        assert name in out and "--json" in run(name, "--help")[0]
+    assert run()[0] == out
+    assert run("--version")[0].startswith("hasp ")
+
+
+def test_plan_prints_roles_and_sizes():
+    out, err = run("plan", SOURCE, "--max-part-bytes", "30kB", "--gpus", 2)
+    for words in (
+        "has links to its own type",
+        "title__co_engaged__title",
+        "the fewest within 30.0 kB a part",
+        "of memory beside",
+    ):
+        assert words in out
+    assert err == ""
+    value = json.loads(run("plan", SOURCE, "--max-part-bytes", "30kB", "--gpus", 2, "--json")[0])
+    assert value["plan"]["num_parts"] % 2 == 0 and value["plan"]["part_bytes"] <= 30_000
+    assert value["roles"]["nodes"]["title"] == "entity"
+
+
+def test_build_prints_the_plan_first_then_the_report(tmp_path):
+    out, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4, "--verify", "source", "--html", tmp_path / "r.html")
+    assert 0 <= out.index("4 (as asked)") < out.index("4 parts, 300 entities")
+    assert "largest loaded part" in out and (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "wrote" in err and "\x1b" not in out + err  # no terminal: no bar, no colour
+    again, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)
+    assert "already held this build" in err and again.split("\n\n")[2:5] == out.split("\n\n")[2:5]
+
+
+def test_build_options_reach_the_build(tmp_path):
+    args = ["--entity", "title", "--eel", "title__co_engaged__title", "--semantic", "genre", "--sample", "tone=3", "--reverse"]
+    for name in ("audience", "country", "decade", "language", "maturity", "setting", "storyline", "theme"):
+        args += ["--exclude", name]
+    args += ["--balance", "edges", "--backend", "random", "--seed", 5, "--imbalance", 0.1, "--threads", 1]
+    out, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 2, *args, "--json")
+    value = json.loads(out)
+    assert "2 (as asked)" in err and value["problems"] == []
+    data = HASPData.open(tmp_path / "p")
+    assert Report.from_json(value["report"]) == data.report()
+    assert set(data.node_types) == {"title", "genre", "tone"} and data.roles.quota == {"tone": 3}
+    assert any(e[0] == "genre" and e[2] == "title" for e in data.edge_types)
+    config = data.manifest.config
+    assert (config["balance"], config["backend"], config["seed"], config["imbalance"]) == ("edges", "random", 5, 0.1)
+
+
+def test_build_refuses_other_parts_until_told(parts, tmp_path):
+    before = (parts / "manifest.json").read_bytes()
+    _, err = run("build", SOURCE, parts, "--num-parts", 4, code=2)
+    assert err.splitlines()[-1].startswith("error: ")
+    assert (parts / "manifest.json").read_bytes() == before
+    run("build", SOURCE, tmp_path / "p", "--num-parts", 2)
+    run("build", SOURCE, tmp_path / "p", "--num-parts", 3, "--overwrite")
+    assert (tmp_path / "p" / "manifest.json").read_bytes() == before  # and the plan's path does not show in the bytes
+
+
+def test_a_budget_that_the_cut_could_not_keep_is_said(tmp_path):
+    """The plan foresees means; who is told a budget hears when a part is above it."""
+    _, err = run("build", SOURCE, tmp_path / "p", "--max-part-bytes", "15kB")
+    largest = max(HASPData.open(tmp_path / "p").report().loaded_bytes)
+    assert ("warning: the largest part takes" in err) == (largest > 15_000)
+
+
+def test_report_as_text_json_and_page(parts, tmp_path):
+    report = HASPData.open(parts).report()
+    assert run("report", parts)[0] == f"{report}\n"
+    assert Report.from_json(json.loads(run("report", parts, "--json")[0])) == report
+    _, err = run("report", parts, "--html", tmp_path / "r.html", "--verify", "always")
+    assert str(tmp_path / "r.html") in err and "3 parts" in (tmp_path / "r.html").read_text()
+
+
+def test_verify_says_so_when_nothing_is_wrong(parts):
+    assert "nothing is wrong" in run("verify", parts)[0]
+    assert f"and the source {SOURCE}" in run("verify", parts, "--source", SOURCE)[0]
+    value = json.loads(run("verify", parts, "--source", SOURCE, "--json")[0])
+    assert value == {"parts": str(parts), "source": SOURCE, "ok": True, "problems": []}
+
+
+def test_verify_leaves_with_one_when_something_is(tmp_path):
+    run("build", SOURCE, tmp_path / "p", "--num-parts", 2)
+    out, err = run("verify", tmp_path / "p", "--source", "synthetic:300:2", code=1)
+    assert "fingerprint" in out and "problems found" in err
+    file = tmp_path / "p" / "part-00001.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    out, err = run("verify", tmp_path / "p", "--json", code=1)
+    value = json.loads(out)
+    assert not value["ok"] and any("part-00001" in p for p in value["problems"])
+    file.write_bytes(data[:-8])
+    out, _ = run("verify", tmp_path / "p", code=1)
+    assert "part-00001" in out and "bytes" in out
+
+
+def test_export_of_labels_has_the_users_ids(parts, tmp_path):
+    run("export", parts, tmp_path / "labels.csv")
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    data = HASPData.open(parts)
+    assert [r["id"] for r in rows] == [str(i) for i in data.ids("title")]
+    assert [int(r["part"]) for r in rows] == data.node_part("title").tolist()
+    assert {r["node_type"] for r in rows} == {"title"}
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: no Parquet")
+    value = json.loads(run("export", parts, tmp_path / "labels.parquet", "--json")[0])
+    table = pq.read_table(tmp_path / "labels.parquet")
+    assert value["rows"] == 300 and table.column("part").to_pylist() == data.node_part("title").tolist()
+
+
+def test_export_of_a_part_is_a_source_again(parts, tmp_path):
+    run("export", parts, tmp_path / "one", "--part", 1)
+    graph, batch = open_source(tmp_path / "one"), HASPData.open(parts)[1]
+    assert graph.num_nodes["title"] == batch["title"].num_nodes
+    assert np.array_equal(graph.ids["title"], HASPData.open(parts).ids("title")[batch["title"].n_id.numpy()])
+    edge_type = ("title", "co_engaged", "title")
+    local = np.stack([end.numpy() for end in graph.edges[edge_type]])
+    assert np.array_equal(local, batch[edge_type].edge_index.numpy())
+
+
+def test_generate_plan_build_verify(tmp_path):
+    out, _ = run("generate", tmp_path / "shop", "--titles", 200, "--talent", 30, "--features", 2)
+    assert "next: hasp plan" in out
+    run("build", tmp_path / "shop", tmp_path / "p", "--num-parts", 2, "--sample", "talent=5")
+    run("verify", tmp_path / "p", "--source", tmp_path / "shop")
+    value = json.loads(run("generate", tmp_path / "more", "--titles", 100, "--json")[0])
+    assert value["nodes"] > 100 and value["edges"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["plan", SOURCE], "give --num-parts, --max-part-bytes or --gpu-memory"),
+        (["plan", "nowhere", "--num-parts", 2], "nowhere does not exist"),
+        (["plan", SOURCE, "--num-parts", 0], "at least 1 part"),
+        (["plan", SOURCE, "--num-parts", 301], "more than the 300 entities of title; lower num_parts"),
+        (["plan", SOURCE, "--num-parts", 2, "--gpu-memory", "1GB"], "give one of them"),
+        (["plan", SOURCE, "--num-parts", 2, "--sample", "genre"], "--sample is <node type>=<nodes per part>"),
+        (["plan", SOURCE, "--num-parts", 2, "--eel", "title-to-title"], "<source>__<relation>__<destination>"),
+        (["plan", SOURCE, "--num-parts", 2, "--entity", "film"], "the schema names the node type 'film'"),
+        (["plan", SOURCE, "--max-part-bytes", "10B"], "every part repeats"),
+        (["build", SOURCE, "OUT", "--num-parts", 2, "--verify", "all"], "--verify is none, files or source"),
+        (["build", SOURCE, "OUT", "--num-parts", 2, "--backend", "magic"], "magic"),
+        (["build", SOURCE, "OUT", "--num-parts", 2, "--weight", "none"], "weight"),
+        (["report", "OUT"], "OUT"),
+        (["verify", "OUT"], "OUT"),
+        (["export", "PARTS", "OUT.txt"], "exported as .csv or .parquet"),
+        (["export", "PARTS", "OUT", "--part", 3], "part=3 is not in 0..2"),
+        (["report", "PARTS", "--verify", "maybe"], "maybe"),
+        (["generate", "OUT", "--titles", -1], "num_titles"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(args, message, parts, tmp_path):
+    args = [str(parts) if a == "PARTS" else str(tmp_path / a) if str(a).startswith("OUT") else a for a in args]
+    _, err = run(*args, code=2)
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ") and message.replace("OUT", str(tmp_path)) in line, err
+    assert not (tmp_path / "OUT" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("args", [["plan"], ["plan", SOURCE, "--num-parts", "many"], ["paint"], ["plan", SOURCE, "--colour"]])
+def test_wrong_usage_is_exit_code_two(args):
+    _, err = run(*args, code=2)
+    assert "Usage:" in err
+
+
+def test_debug_shows_where_an_error_comes_from():
+    result = CliRunner().invoke(app, ["--debug", "plan", "nowhere", "--num-parts", "2"])
+    assert result.exit_code == 2 and "Traceback" in result.stderr and "error: nowhere" in result.stderr
+
+
+def test_interruption_and_surprise(monkeypatch, tmp_path):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hasp.build.build", stop)
+    _, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 2, code=130)
+    assert err.endswith("interrupted; run again to resume\n")
+
+    def surprise(*args, **kwargs):
+        raise RuntimeError("never seen")
+
+    monkeypatch.setattr("hasp.build.build", surprise)
+    _, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 2, code=1)
+    assert "unexpected RuntimeError: never seen" in err
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "part-00000.safetensors")
+
+    monkeypatch.setattr("hasp.build.build", full)
+    _, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 2, code=2)
+    assert "error: [Errno 28] No space left on device" in err
+
+
+def test_too_little_memory_is_refused_before_the_build(monkeypatch, tmp_path):
+    monkeypatch.setattr("hasp.plan.available_memory", lambda: 1000)
+    _, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 2, code=2)
+    assert "1.0 kB of memory is free" in err and not (tmp_path / "p").exists()
+
+
+def test_a_bar_appears_only_on_a_terminal_and_only_late(monkeypatch):
+    started = []
+    monkeypatch.setattr("rich.progress.Progress.start", lambda self: started.append(1))
+    monkeypatch.setattr("rich.progress.Progress.stop", lambda self: started.append(0))
+
+    def once(delay: float, terminal: bool, wait: bool) -> list[int]:
+        started.clear()
+        monkeypatch.setattr(console, "_DELAY", delay)
+        monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda self: terminal))
+        with console.Bar() as bar:
+            bar("cut", 1, 2)
+            if wait:
+                bar._timer.join()
+        return list(started)
+
+    assert once(0.0, terminal=True, wait=True) == [1, 0]
+    assert once(3600.0, terminal=True, wait=False) == [0]
+    assert once(0.0, terminal=False, wait=False) == []
+
+
+def test_a_real_process(tmp_path):
+    def hasp(*args: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "hasp.cli", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    done = hasp("build", SOURCE, tmp_path / "p", "--num-parts", 2, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["report"]["num_parts"] == 2
+    done = hasp("verify", tmp_path / "p", "--source", SOURCE)
+    assert done.returncode == 0 and "nothing is wrong" in done.stdout
+    done = hasp("report", tmp_path / "none")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert hasp("build").returncode == 2
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, hasp.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numba', 'pymetis')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
