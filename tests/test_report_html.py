@@ -7,17 +7,26 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from test_report import a_report
 
 from hasp.charts import MAX_BARS, Line, Series, bars, histogram, share_bar
 from hasp.report import Report
 from hasp.report_html import render
-from test_report import a_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr --v=0"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--v=0",
+]
 
 
 def with_parts(n: int) -> Report:
