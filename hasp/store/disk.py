@@ -117,6 +117,24 @@ class Disk:
         """Size, kind and identity of a file; a symbolic link is not followed."""
         return path.lstat()
 
+    def blocks(self, path: Path) -> Iterator[memoryview]:
+        """A file's bytes, block by block; each block is overwritten by the next."""
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                yield view[:count]
+
+    def try_lock(self, path: Path) -> int:
+        """Take a file's exclusive lock or raise ``BlockingIOError``; returns a handle, whose closing frees it."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
+
     # -- compositions: they raise HaspError --------------------------------------------------------------------------
 
     def make_folder(self, path: Path) -> None:
@@ -221,13 +239,12 @@ class Disk:
 
     def hash(self, path: Path, progress: Progress | None = None) -> str:
         """blake3 of a file in hex, read in blocks: a file that shrinks meanwhile is an error, not a bus error."""
-        digest, buffer = blake3(), bytearray(_BLOCK)
-        view = memoryview(buffer)
-        with failing("read", path), path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(view[:count])
+        digest = blake3()
+        with failing("read", path):
+            for block in self.blocks(path):
+                digest.update(block)
                 if progress is not None:
-                    progress(path.name, count)
+                    progress(path.name, block.nbytes)
         return str(digest.hexdigest())
 
     def map(self, path: Path) -> dict[str, Tensor]:
@@ -251,19 +268,13 @@ class Disk:
             BuildLocked: another process (or another Writer of this one) holds it.
         """
         with failing("lock", path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return self.try_lock(path)
             except BlockingIOError:
-                os.close(handle)
                 raise BuildLocked(
                     f"one build at a time writes to a folder, and another one is writing to {path.parent}; "
                     "wait for it, or choose another folder"
                 ) from None
-            except OSError:
-                os.close(handle)
-                raise
-            return handle
 
     def unlock(self, handle: int) -> None:
         """Release the lock. The lock file stays: removing it would let two builders hold two different ones."""

@@ -111,11 +111,15 @@ def chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 def _blocks(value: Tensor) -> Iterator[memoryview]:
     value = value.detach()
+    if not value.numel():  # an empty tensor may have any strides, which a view of bytes would refuse
+        return
     rows = value.size(0) if value.dim() and not value.is_contiguous() else 1
     # A contiguous tensor is one block. Any other is copied a few rows at a time, so that memory stays bounded.
     step = max(1, _STEP * rows // max(1, value.nbytes)) if rows > 1 else 1
     for block in torch.split(value, step) if rows > 1 else (value,):
-        flat = block.cpu().resolve_neg().contiguous().view(-1).view(torch.uint8)
+        dense = block.cpu().resolve_neg().contiguous()
+        # as_strided, not view: a single element counts as contiguous with any stride, and a view of bytes would refuse.
+        flat = dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)
         data = cast(npt.NDArray[np.uint8], flat.numpy()).data
         for start in range(0, data.nbytes, _STEP):
             yield data[start : start + _STEP]
@@ -167,7 +171,7 @@ def parse_header(data: bytes, size: int) -> dict[str, Spec]:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise CorruptPart(f"the header entry {name!r} has dtype, shape and data_offsets, got {str(entry)[:80]}")
         shape, offsets = entry["shape"], entry["data_offsets"]
-        if entry["dtype"] not in _CODES or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        if str(entry["dtype"]) not in _CODES or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
             raise CorruptPart(f"the header entry {name!r} has a known dtype and whole numbers, got {str(entry)[:80]}")
         spec = Spec(str(_CODES[entry["dtype"]]).removeprefix("torch."), tuple(shape))
         if offsets[0] != end or offsets[1] - offsets[0] != spec.num_bytes:
