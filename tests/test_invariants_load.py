@@ -22,10 +22,11 @@ LIKE = ("title", "like", "title")
 
 def kind(batch):
     """Everything about a batch but its rows: types, attributes, dtypes, widths."""
-    out = []
-    for store in batch.stores:
-        out.append([(k, v.dtype, _width(k, v)) if isinstance(v, torch.Tensor) else (k, type(v)) for k, v in store.items()])
-    return batch.metadata(), out
+
+    def one(key, value):
+        return (key, value.dtype, _width(key, value)) if isinstance(value, torch.Tensor) else (key, type(value))
+
+    return batch.metadata(), [[one(k, v) for k, v in store.items()] for store in batch.stores]
 
 
 def _width(key, value):
