@@ -186,8 +186,8 @@ def open_rows(path: Path) -> Iterator[Any]:
         raise InvalidGraph(f"{path}: not a whole gzip file ({error}); compress or copy it again") from error
     except UnicodeDecodeError as error:
         raise InvalidGraph(f"{path}: text is UTF-8, got the byte {error.object[error.start]:#x}; re-encode it") from error
-    except FileNotFoundError as error:
-        raise InvalidGraph(f"{path}: no such file; correct the path") from error
+    except OSError as error:
+        raise InvalidGraph(f"{path}: a table is a file that can be read ({error.strerror}); correct it") from error
 
 
 def _open(path: Path, encoding: str) -> TextIO:

@@ -26,7 +26,7 @@ from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp.sources.catalogue import both_directions
 from hasp.sources.columns import Array, Table, collect, open_rows, read_table
-from hasp.sources.ids import IdMap
+from hasp.sources.ids import IdMap, sorted_unique
 
 __all__ = ["CoEngagement", "co_engagement", "read_movielens"]
 
@@ -154,7 +154,7 @@ def co_engagement(user: Ints, item: Ints, num_items: int, rule: CoEngagement) ->
         rank = np.arange(a.size) - np.searchsorted(a, a)
         a, b = a[rank < rule.top], b[rank < rule.top]
         keys.append(np.minimum(a, b) * num_items + np.maximum(a, b))
-    key = np.unique(np.concatenate(keys)) if keys else empty
+    key = sorted_unique(np.concatenate(keys)) if keys else empty
     return key // num_items, key % num_items
 
 
@@ -209,11 +209,11 @@ def _tags(table: Table, movies: IdMap, min_users: int) -> tuple[Ints, Ints, Arra
     tags = np.char.lower(np.char.strip(table.columns["tag"]))
     words, code = np.unique(tags, return_inverse=True)
     user = np.unique(table.columns["userId"], return_inverse=True)[1]
-    given = np.unique(code * (int(user.max(initial=0)) + 1) + user) // (int(user.max(initial=0)) + 1)
+    given = sorted_unique(code * (int(user.max(initial=0)) + 1) + user) // (int(user.max(initial=0)) + 1)
     kept = (np.bincount(given, minlength=len(words)) >= min_users) & (words != "")
     number = np.cumsum(kept) - 1
     rows = kept[code]
-    key = np.unique(movie[rows] * max(1, len(words)) + number[code[rows]])
+    key = sorted_unique(movie[rows] * max(1, len(words)) + number[code[rows]])
     return key // max(1, len(words)), key % max(1, len(words)), words[kept]
 
 

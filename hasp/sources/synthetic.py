@@ -28,6 +28,7 @@ from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp.sources.catalogue import both_directions
+from hasp.sources.ids import sorted_unique
 
 __all__ = ["CATEGORIES", "Catalogue", "Generated", "generate"]
 
@@ -256,7 +257,7 @@ def _talent(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> tup
     home = np.where(rng.random(source.size) < 0.7, titles.first[source], rng.integers(0, clusters, source.size))
     rank = (rng.random(source.size) ** 2 * max(1, config.num_talent / clusters)).astype(np.int64)
     people = (home + rank * clusters) % config.num_talent
-    key = np.unique(source * config.num_talent + people)
+    key = sorted_unique(source * config.num_talent + people)
     return torch.from_numpy(key // config.num_talent), torch.from_numpy(key % config.num_talent)
 
 
@@ -284,15 +285,16 @@ def _links(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> tupl
     pairs = _pair(config, titles, goal, rng)
     fate = rng.random(len(pairs))
     is_test, is_val = fate < config.test, (fate >= config.test) & (fate < config.test + config.val)
-    cold = np.setdiff1d(_cold(config, titles, wanted, rng), pairs)
+    # Titles without a goal have no pair yet, so that no cold pair is among the pairs.
+    cold = _cold(config, titles, wanted, rng)
     share = config.test / (config.test + config.val) if config.test + config.val else 0.0
     cold_test = rng.random(len(cold)) < share
     if not config.test + config.val:
         cold, cold_test = cold[:0], cold_test[:0]
     keys = (
         pairs[~is_test & ~is_val],
-        np.union1d(pairs[is_val], cold[~cold_test]),
-        np.union1d(pairs[is_test], cold[cold_test]),
+        sorted_unique(np.concatenate([pairs[is_val], cold[~cold_test]])),
+        sorted_unique(np.concatenate([pairs[is_test], cold[cold_test]])),
     )
     train, val, test = (np.stack([k // config.num_titles, k % config.num_titles]) for k in keys)
     return train, val, test
@@ -322,10 +324,10 @@ def _pair(config: Catalogue, titles: _Titles, goal: Ints, rng: np.random.Generat
         elif level == "anywhere":
             where = np.zeros_like(where)
         along = titles.latent @ rng.standard_normal((config.latent, _ROUNDS)).astype(np.float32)
-        order = np.lexsort((along[hands, turn] + 0.05 * rng.standard_normal(hands.size), where, turn))
+        order = np.lexsort((along[hands, turn] + 0.05 * rng.standard_normal(hands.size), where + turn * len(titles.topic)))
         order = hands[order[: order.size // 2 * 2]].reshape(-1, 2)
         low, high = order.min(axis=1), order.max(axis=1)
-        pairs = np.union1d(pairs, (low * count + high)[low < high])
+        pairs = sorted_unique(np.concatenate([pairs, (low * count + high)[low < high]]))
     return pairs
 
 
@@ -341,7 +343,7 @@ def _cold(config: Catalogue, titles: _Titles, wanted: Ints, rng: np.random.Gener
     stray = (rng.random(source.size) < config.noise) | (start == stop)
     start[stray], stop[stray] = 0, warm.size
     other = warm[start + (rng.random(source.size) * (stop - start)).astype(np.int64)]
-    return np.unique(np.minimum(source, other) * config.num_titles + np.maximum(source, other))
+    return sorted_unique(np.minimum(source, other) * config.num_titles + np.maximum(source, other))
 
 
 def _similar(titles: _Titles, nearest: int = 3) -> Ints:
@@ -365,7 +367,7 @@ def _similar(titles: _Titles, nearest: int = 3) -> Ints:
         other = np.take_along_axis(np.broadcast_to(member[:, None, :], cosine.shape), best, 2)
         one = np.broadcast_to(member[:, :, None], other.shape)[good]
         keys.append(np.minimum(one, other[good]) * count + np.maximum(one, other[good]))
-    key = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+    key = sorted_unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
     return np.stack([key // count, key % count])
 
 

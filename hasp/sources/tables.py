@@ -32,7 +32,7 @@ from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.sources.columns import SUFFIXES, Array, Table, read_table, split_suffix
-from hasp.sources.ids import IdMap
+from hasp.sources.ids import IdMap, sorted_unique
 
 __all__ = ["attributes", "read_tables", "write_tables"]
 
@@ -173,7 +173,7 @@ def _infer(tables: Mapping[EdgeType, tuple[Table, Array, Array]], maps: dict[str
     for edge_type, (table, source, destination) in tables.items():
         for node_type, ids in ((edge_type[0], source), (edge_type[2], destination)):
             if node_type not in maps:
-                seen.setdefault(node_type, []).append((np.unique(ids), table))
+                seen.setdefault(node_type, []).append((sorted_unique(ids), table))
     for node_type, found in sorted(seen.items()):
         full = [(ids, table) for ids, table in found if len(ids)]
         text = [pair for pair in full if pair[0].dtype.kind == "U"]
@@ -185,7 +185,7 @@ def _infer(tables: Mapping[EdgeType, tuple[Table, Array, Array]], maps: dict[str
                     f"{text[0][1].path}; cast one of them"
                 )
             full = [(ids.astype(np.str_), table) for ids, table in full]
-        unique = np.unique(np.concatenate([ids for ids, _ in full])) if full else np.empty(0, np.int64)
+        unique = sorted_unique(np.concatenate([ids for ids, _ in full])) if full else np.empty(0, np.int64)
         typed = bool(full) and all(table.typed for _, table in full)
         maps[node_type] = IdMap(unique, f"the edges of {node_type!r}", node_type, typed)
 

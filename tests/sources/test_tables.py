@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.sources.columns import read_table
-from hasp.sources.ids import IdMap
+from hasp.sources.ids import IdMap, sorted_unique
 from hasp.sources.tables import read_tables, write_tables
 
 KNOWS = ("user", "knows", "user")
@@ -110,6 +110,17 @@ def test_ids_of_any_kind_are_found_as_a_dict_would(ids: list[int], text: bool, r
     missing = "none" if text else next(i for i in range(-2, len(ids) + 1) if i not in ids)
     with pytest.raises(InvalidGraph, match="1 of 2 do not"):
         IdMap(array, "nodes", "user").find(np.array([array[0], missing], dtype=None if text else np.int64), "edges")
+
+
+@given(st.lists(st.integers(-3, 3)))
+def test_sorted_unique_is_a_sorted_set(values: list[int]) -> None:
+    assert sorted_unique(np.array(values, np.int64)).tolist() == sorted(set(values))
+
+
+def test_a_folder_that_is_called_a_table(tmp_path: Path) -> None:
+    (tmp_path / "nodes/user.csv").mkdir(parents=True)
+    with pytest.raises(InvalidGraph, match=r"user\.csv: a table is a file that can be read \(Is a directory\)"):
+        read_tables(tmp_path)
 
 
 def test_a_type_without_a_table_has_the_ids_of_its_edges(tmp_path: Path) -> None:
