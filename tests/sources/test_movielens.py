@@ -124,3 +124,9 @@ def test_co_engagement_is_the_naive_one_in_blocks_of_any_size(likes, rule, produ
 def test_settings_out_of_range() -> None:
     with pytest.raises(HaspError, match="top=0: at least 1"):
         CoEngagement(top=0)
+
+
+def test_equal_cosines_are_ranked_by_id() -> None:
+    user, item = np.repeat(np.arange(3), 4), np.tile(np.arange(4), 3)  # three users who all like the same four
+    a, b = co_engagement(user, item, 4, CoEngagement(min_count=1, min_lift=0.0, top=1))
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3)]
