@@ -24,7 +24,7 @@ def _root() -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the parts and the report")] = Path("demo"),
     titles: Annotated[int, typer.Option(help="size of the made-up catalogue", min=1_000)] = 20_000,
-    epochs: Annotated[int, typer.Option(help="passes over all parts", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="passes over all parts", min=1)] = 12,
     seed: Annotated[int, typer.Option(help="decides everything random", min=0)] = 0,
 ) -> None:
     """One catalogue through every stage: plan, build, report, train on parts, rank held-out links."""
