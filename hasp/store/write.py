@@ -19,8 +19,9 @@ from hasp.errors import CorruptPart, HaspError, StaleParts
 from hasp.part import CUT, Part
 from hasp.schema import EdgeType, Roles
 from hasp.store import ids as text
+from hasp.store import resume
 from hasp.store.disk import Disk
-from hasp.store.framing import MAX_HEADER, Spec, chunks, parse_header, parse_json, specs
+from hasp.store.framing import Spec, chunks, specs
 from hasp.store.layout import (
     BUILD_LOG,
     IDS,
@@ -120,12 +121,12 @@ class Writer:
         self._refuse_foreign()
         names = set(self._disk.list(self.root))
         stored = self._stored_manifest() if MANIFEST in names else None
-        header, journal = self._stored_journal() if JOURNAL in names else (None, {})
-        asked = self._header()
-        resumes = header is not None and not _differences(asked, header)
+        header, journal = resume.read(self._disk, self.root / JOURNAL) if JOURNAL in names else (None, {})
+        asked = resume.header(FORMAT_VERSION, self._fingerprint, self._config.to_json(), self._roles)
+        resumes = header is not None and not resume.differences(asked, header)
         claimed: Mapping[str, tuple[int, str]] = {}
         if MANIFEST in names and not self._overwrite:
-            differences = _differences(asked, _header_of(stored)) if stored is not None else []
+            differences = resume.differences(asked, _header_of(stored)) if stored is not None else []
             if stored is not None and not differences:
                 if self._sizes_agree(stored):
                     self.manifest = stored
@@ -140,25 +141,17 @@ class Writer:
         elif MANIFEST not in names and JOURNAL in names and not self._overwrite:
             if header is None:
                 raise CorruptPart(f"the first line of {self.root / JOURNAL} is damaged; {_REBUILD}")
-            differences = "; ".join(_differences(asked, header))  # type: ignore[assignment]
+            differences = "; ".join(resume.differences(asked, header))  # type: ignore[assignment]
             raise StaleParts(f"{self.root} holds an unfinished build of other parts: {differences}; {_REBUILD}")
         self._entries = self._verified(claimed)
         # The journal comes before the manifest goes: at no moment is the folder without either, and so taken for a stranger's.
-        lines = [json.dumps(asked), *(_line(name, entry) for name, entry in self._entries.items())]
+        lines = [json.dumps(asked), *(resume.line(name, entry) for name, entry in self._entries.items())]
         self._disk.put(self.root / JOURNAL, ["".join(line + "\n" for line in lines).encode()])
         if MANIFEST in names:
             self._disk.discard(self.root / MANIFEST)
         for name in names:
             if name.endswith(".tmp") and (is_data(name[:-4]) or name[:-4] in (MANIFEST, BUILD_LOG)):
                 self._disk.discard(self.root / name)
-
-    def _header(self) -> dict[str, Any]:
-        return {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self._fingerprint,
-            "config": self._config.to_json(),
-            "roles": self._roles.to_json(),
-        }
 
     def _stored_manifest(self) -> Manifest | None:
         path = self.root / MANIFEST
@@ -169,19 +162,6 @@ class Writer:
                 raise
             return None
 
-    def _stored_journal(self) -> tuple[dict[str, Any] | None, dict[str, tuple[int, str]]]:
-        """The header, ``None`` if it cannot be read, and what the other whole lines claim; a torn last line is no claim."""
-        first, *rest = self._disk.head(self.root / JOURNAL, _ANY_SIZE).split(b"\n")
-        header = _json_object(first)
-        if header is not None and not {"format_version", "fingerprint", "config", "roles"} <= set(header):
-            header = None
-        claimed = {}
-        for line in rest:
-            entry = _json_object(line)
-            if entry is not None and isinstance(entry.get("name"), str):
-                claimed[entry["name"]] = (entry.get("bytes", -1), str(entry.get("blake3")))
-        return header, claimed
-
     def _sizes_agree(self, manifest: Manifest) -> bool:
         try:
             return all(self._disk.size(self.root / name) == entry.bytes for name, entry in manifest.files.items())
@@ -189,24 +169,7 @@ class Writer:
             return False
 
     def _verified(self, claimed: Mapping[str, tuple[int, str]]) -> dict[str, FileEntry]:
-        """Entries of the claimed files that are still what they were; the others will be written again."""
-        possible = {*required(self._roles, self._config.num_parts), IDS}
-        out = {}
-        for name, (size, digest) in claimed.items():
-            path = self.root / name
-            if name not in possible:
-                continue
-            try:
-                if self._disk.size(path) == size and self._disk.hash(path) == digest:
-                    start = self._disk.head(path, 8)
-                    length = min(int.from_bytes(start, "little"), MAX_HEADER)
-                    out[name] = FileEntry(size, digest, parse_header(self._disk.head(path, 8 + length), size))
-            except CorruptPart:
-                continue
-        if NODE_PART in claimed and NODE_PART not in out:
-            # The parts follow from the labels. Without the labels that they were made with, none of them is trusted.
-            out = {name: entry for name, entry in out.items() if name == IDS}
-        return out
+        return resume.verified(self._disk, self.root, claimed, {*required(self._roles, self._config.num_parts), IDS})
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -280,7 +243,7 @@ class Writer:
         size, digest = self._disk.put(self.root / name, chunks(tensors))
         entry = FileEntry(size, digest, shapes)
         with self._mutex:
-            self._disk.append(self.root / JOURNAL, (_line(name, entry) + "\n").encode())
+            self._disk.append(self.root / JOURNAL, (resume.line(name, entry) + "\n").encode())
             self._entries[name] = entry
         return size
 
@@ -337,38 +300,5 @@ class Writer:
         return manifest
 
 
-def _line(name: str, entry: FileEntry) -> str:
-    return json.dumps({"name": name, "bytes": entry.bytes, "blake3": entry.blake3})
-
-
-def _json_object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = parse_json(line)
-    except CorruptPart:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _header_of(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "format_version": manifest.format_version,
-        "fingerprint": manifest.fingerprint,
-        "config": dict(manifest.config),
-        "roles": manifest.roles.to_json(),
-    }
-
-
-def _differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
-    """What keeps two builds from being the same, each with both values; empty if nothing."""
-    pairs = [(key, asked[key], stored.get(key)) for key in ("format_version", "fingerprint")]
-    for group, ignored in (("config", ()), ("roles", ("inferred",))):  # why a role was inferred changes no byte of a part
-        mine, theirs = asked[group], stored.get(group)
-        theirs = theirs if isinstance(theirs, dict) else {}
-        keys = [k for k in {**mine, **theirs} if k not in ignored]
-        pairs += [(k if group == "config" else f"{group}.{k}", mine.get(k), theirs.get(k)) for k in keys]
-    return [f"{key} is {_short(theirs)} there and {_short(mine)} here" for key, mine, theirs in pairs if mine != theirs]
-
-
-def _short(value: Any) -> str:
-    shown = json.dumps(value)
-    return shown if len(shown) <= 200 else shown[:197] + "..."
+    return resume.header(manifest.format_version, manifest.fingerprint, manifest.config, manifest.roles)
