@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from hasp.config import BuildConfig
+from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
-from hasp.graph import Graph
+from hasp.graph import Graph, HaspWarning
 from hasp.parallel import cores
 from hasp.part import Part
 from hasp.report import Report
 from hasp.schema import EdgeType, Roles, Schema
 from hasp.store.manifest import Manifest
 from hasp.store.read import FolderStore, MemoryStore
+from hasp.text import format_bytes
 
 __all__ = ["HASPData"]
 
@@ -54,6 +56,9 @@ class HASPData:
 
     Raises:
         HaspError: bad input or settings (see its subclasses); nothing has been written then.
+
+    Warns:
+        HaspWarning: NaN in an attribute, or a part above ``max_part_bytes`` (sizes are predicted from means).
     """
 
     def __init__(
@@ -117,6 +122,15 @@ class HASPData:
         self.store: FolderStore | MemoryStore = build(
             graph, roles, config, root=root, node_part=node_part, plan=plan, overwrite=overwrite, progress=progress
         )
+        largest = max(self.report().loaded_bytes, default=0)
+        if max_part_bytes is not None and largest > parse_bytes(max_part_bytes):
+            more = plan.num_parts + max(gpus, plan.num_parts // 8)
+            warnings.warn(
+                f"the largest part takes {format_bytes(largest)} when loaded, above max_part_bytes={max_part_bytes}: "
+                f"its entities have more links than most; build with num_parts={more}",
+                HaspWarning,
+                stacklevel=2,
+            )
 
     @classmethod
     def open(cls, root: str | Path, verify: str = "first") -> HASPData:

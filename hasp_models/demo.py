@@ -50,7 +50,7 @@ class ConceptSAGE(nn.Module):
         for concept, _, _ in self.to_title:
             degree = concept_degree[concept]
             idf = (num_titles / (1 + degree)).log()[:, None]
-            self.concepts[concept] = nn.Embedding.from_pretrained(torch.randn(degree.numel(), channels) * idf, freeze=False)
+            self.concepts[concept] = nn.Embedding(degree.numel(), channels, _weight=torch.randn(degree.numel(), channels) * idf)
             self.first[concept] = SAGEConv((channels, channels), channels, aggr="sum", root_weight=False)
         self.second = SAGEConv(channels, channels)
         nn.init.zeros_(self.second.lin_r.weight)
