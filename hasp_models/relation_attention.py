@@ -250,24 +250,28 @@ class RelationAttention(nn.Module):
             qv = F.linear(h, torch.cat([self.query_weight(), self.w_v[:, : self.channels]]))
             if qv.dtype == h.dtype == rel_v.dtype:  # not under autocast
                 return numba_csr.packed_attention(qv, rel_v, mul, add, csr, self.threads)
-        return self.attend_rows(h[: csr.num_dst], self.values(h), csr, rel_v)
+        v = self.values(h)
+        return self.attend_rows(h[: csr.num_dst], v, self.keys(v), csr, rel_v)
 
-    def attend_rows(self, h_dst: Tensor, v: Tensor, csr: RelationCSR, rel_v: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`attend` with :meth:`values` ``[num_src, channels]`` and :meth:`relation_values` already made."""
+    def attend_rows(self, h_dst: Tensor, v: Tensor, k: Tensor | None, csr: RelationCSR, rel_v: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`attend` with :meth:`values`, :meth:`keys` and :meth:`relation_values` already made (inference)."""
         mul, add = self._beta()
         scale = (self.channels // self.heads) ** -0.5
         options: dict[str, Any] = {"bias": add, "scale": scale, "backend": self.backend, "threads": self.threads}
-        if self.heads == 1:
+        if k is None:
             q = F.linear(h_dst, self.query_weight())
             out, alpha = relation_attention(q[:, None], None, v[:, None], None, rel_v[:, None], mul, csr, **options)
         else:
             # [n, channels] -> [n, heads, channels / heads]
-            q, k, rel_k, v_, rel_v_ = (
-                t.view(t.size(0), self.heads, -1)
-                for t in (F.linear(h_dst, self.w_q), F.linear(v, self.w_k), F.linear(rel_v, self.w_k), v, rel_v)
+            q, k, rel_k, v, rel_v = (
+                t.view(t.size(0), self.heads, -1) for t in (F.linear(h_dst, self.w_q), k, F.linear(rel_v, self.w_k), v, rel_v)
             )
-            out, alpha = relation_attention(q, k, v_, rel_k, rel_v_, mul, csr, **options)
+            out, alpha = relation_attention(q, k, v, rel_k, rel_v, mul, csr, **options)
         return out.reshape(out.size(0), self.channels), alpha
+
+    def keys(self, v: Tensor) -> Tensor | None:
+        """``W_k W_vh h`` ``[n, channels]`` from :meth:`values`; ``None`` with one head, where values are keys."""
+        return None if self.heads == 1 else F.linear(v, self.w_k)
 
     def values(self, h: Tensor) -> Tensor:
         """The node's share of the message, ``W_vh h``: ``[n, channels]``."""

@@ -140,7 +140,7 @@ class RelationCSR:
     @classmethod
     def from_edge_index_dict(
         cls,
-        edge_index_dict: Mapping[EdgeType, Tensor],
+        edge_index_dict: Mapping[EdgeType, Tensor | tuple[Tensor, Tensor]],
         num_nodes: Mapping[str, int],
         relations: Sequence[EdgeType],
         update: Sequence[str] | None = None,
@@ -148,7 +148,7 @@ class RelationCSR:
         """Flatten the edges of a ``HeteroData``.
 
         Args:
-            edge_index_dict: edge type -> integer ``[2, E]``; an edge type that is left out has no edges.
+            edge_index_dict: edge type -> integer ``[2, E]``, or a pair of ``[E]``; one that is left out has no edges.
             num_nodes: node type -> nodes.
             relations: the edge types, in the order of the relation ids.
             update: node types that receive messages; edges into other types are left out. ``None``: every type.
@@ -163,6 +163,9 @@ class RelationCSR:
                 f"every edge type is a relation of the layer, but {unknown[0]} is not among {list(relations)}; "
                 "build the layer with the metadata of this graph"
             )
+        strangers = [(e, t) for e in edge_index_dict for t in (e[0], e[2]) if t not in num_nodes]
+        if strangers:
+            raise HaspError(f"{strangers[0][0]} ends in {strangers[0][1]!r}, which has no nodes here; give it 0 rows at least")
         receives = list(num_nodes) if update is None else [t for t in num_nodes if t in update]
         offset: dict[str, int] = {}
         total = 0
@@ -171,17 +174,21 @@ class RelationCSR:
             total += num_nodes[node_type]
         num_dst = sum(num_nodes[t] for t in receives)
         sources, destinations, counts = [], [], [0]
-        device = next((t.device for t in edge_index_dict.values()), torch.device("cpu"))
+        device = next((t[0].device for t in edge_index_dict.values()), torch.device("cpu"))
+        ids = id_dtype(total)
         for relation in relations:
             index = edge_index_dict.get(relation)
             if index is None or relation[2] not in receives:
                 counts.append(0)
                 continue
-            index = index.as_subclass(Tensor)  # an EdgeIndex would check and cache what is thrown away at once
-            _check(index, relation, num_nodes)
-            sources.append(index[0] + offset[relation[0]])
-            destinations.append(index[1] + offset[relation[2]])
-            counts.append(index.size(1))
+            if isinstance(index, Tensor):
+                index = index.as_subclass(Tensor)  # an EdgeIndex would check and cache what is thrown away at once
+            ends = (index[0], index[1])
+            _check(ends, relation, num_nodes)
+            # Wide enough for the whole list before the offset is added: a batch may come with int32 ids.
+            sources.append(ends[0].to(ids) + offset[relation[0]])
+            destinations.append(ends[1].to(ids) + offset[relation[2]])
+            counts.append(ends[0].numel())
         none = torch.empty(0, dtype=torch.int64, device=device)
         return cls.from_edges(
             torch.cat(sources) if sources else none,
@@ -253,13 +260,11 @@ class RelationCSR:
         return {r: back[ptr[i] : ptr[i + 1]] for i, r in enumerate(self.relations)}
 
 
-def _check(index: Tensor, relation: EdgeType, num_nodes: Mapping[str, int]) -> None:
-    for end, node_type in enumerate((relation[0], relation[2])):
-        if node_type not in num_nodes:
-            raise HaspError(f"{relation} ends in {node_type!r}, which has no nodes here; give x_dict a (0-row) tensor for it")
-        if index.device.type != "cpu" or not index.numel():
+def _check(ends: tuple[Tensor, Tensor], relation: EdgeType, num_nodes: Mapping[str, int]) -> None:
+    for ids, node_type in zip(ends, (relation[0], relation[2]), strict=True):
+        if ids.device.type != "cpu" or not ids.numel():
             continue
-        low, high = (int(v) for v in torch.aminmax(index[end]))
+        low, high = (int(v) for v in torch.aminmax(ids))
         if low < 0 or high >= num_nodes[node_type]:
             raise HaspError(
                 f"ids of {node_type!r} in {relation} lie in 0..{num_nodes[node_type] - 1}, got {low if low < 0 else high}; "

@@ -126,9 +126,7 @@ def _backward_dst(
     return coef, drel_k.view(-1, heads, dk), drel_v.view(-1, heads, dv), dmul.view(-1, heads), dadd.view(-1, heads)
 
 
-def _backward_src(
-    q: Tensor, grad: Tensor, coef: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int
-) -> None:
+def _backward_src(q: Tensor, grad: Tensor, coef: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int) -> None:
     """Fill ``dv`` ``[num_src + slots, H, dv]`` and, unless keys are the values, ``dk``."""
     heads = grad.size(1)
     rows = csr.transposed_rows
@@ -174,14 +172,14 @@ class _Fused(torch.autograd.Function):
         csr, threads = ctx.csr, ctx.threads
         grad = grad.contiguous()
         keys, rel_keys = (v if k is None else k), (rel_v if rel_k is None else rel_k)
-        dq = _empty(csr.rows, q.size(0), q.size(1), q.size(2), q)
+        heads = q.size(1)
+        dq = _empty(csr.rows, q.size(0), heads, q.size(2), q)
         saved = (q, keys, v, rel_keys, rel_v, mul, out, alpha)
         coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
         dk = dv = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            dv, dk = (
-                None if t is None else _empty(csr.transposed_rows, t.size(0), t.size(1), t.size(2), v) for t in (v, k)
-            )
+            dv = _empty(csr.transposed_rows, v.size(0), heads, v.size(2), v)
+            dk = None if k is None else _empty(csr.transposed_rows, v.size(0), heads, k.size(2), v)
             _backward_src(q, grad, coef, csr, dk, dv, threads)
             dv, dk = dv[: v.size(0)], (None if dk is None else dk[: v.size(0)])
         dq = dq[: q.size(0)]

@@ -70,7 +70,7 @@ def attend_loops(
     return torch.stack(rows)
 
 
-class NaiveRelationAttention(MessagePassing):
+class NaiveRelationAttention(MessagePassing):  # type: ignore[misc]  # PyG is untyped
     """The layer as PyG's own ``TransformerConv`` is written: gathers per edge, ``[h ; r]`` per edge, products per edge.
 
     Parameters have the names and shapes of :class:`hasp_models.RelationAttention` with one head, so that a state dict fits
@@ -98,4 +98,5 @@ class NaiveRelationAttention(MessagePassing):
         message = torch.cat([x_j, self.relation[edge_type]], dim=-1) @ self.w_v.t()
         key = message @ self.w_k.t()
         logit = (query_i * key).sum(-1, keepdim=True) / math.sqrt(self.channels) * self.beta[edge_type]
-        return message * softmax(logit, index, ptr, size_i)
+        attention: Tensor = softmax(logit, index, ptr, size_i)
+        return message * attention
