@@ -5,6 +5,9 @@ import copy
 import json
 import os
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from store_build import IDS, NAMES, Quick, build, node_part, parts, same, snapsh
 
 import hasp
 from hasp.errors import CorruptPart, HaspError, StaleParts
+from hasp.store.framing import DTYPES
 from hasp.store.manifest import FORMAT_VERSION, Manifest
 from hasp.store.read import FolderStore
 
@@ -321,3 +325,30 @@ def test_the_golden_bytes_are_read(tmp_path):
     assert store.names("t").tolist() == NAMES["t"].tolist()
     with pytest.raises(HaspError):
         copy.copy(store).part(3)
+
+
+# ---- docs/format.md -------------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+
+
+def test_the_reader_of_the_page_reads_parts_without_this_library(folder):
+    code = PAGE.split("```python\n")[1].split("```")[0]
+    assert "hasp" not in code
+    out = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout.splitlines()
+    expected = []
+    for part in parts()[:3]:
+        n_id = part.nodes["t"].n_id
+        for edge_type, edges in part.edges.items():
+            ends = [n_id[i.long()] if t == "t" else i for t, i in zip(edge_type[::2], edges.edge_index, strict=True)]
+            expected.append(f"{part.part_id} {'__'.join(edge_type)} {ends[0].tolist()} {ends[1].tolist()}")
+    assert out == expected
+
+
+def test_the_page_names_every_file_key_and_dtype(folder):
+    for name in [*snapshot(folder), "journal.jsonl", ".lock", *FolderStore.open(folder).manifest.to_json(), *DTYPES]:
+        assert f"`{name}`" in PAGE or name.startswith("part-"), name
+    data = (folder / "manifest.json").read_bytes()
+    first, last = (int(n) for n in re.search(r"bytes (\d+) to (\d+), counted from 0", PAGE).groups())
+    assert data[first : last + 1].decode() == json.loads(data)["blake3"]
+    assert list(json.loads(data)) == re.findall(r'^"(\w+)":', PAGE, re.M)
