@@ -90,7 +90,7 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> Eel
         return new[offsets[node_type] :][: graph.num_nodes[node_type]]
 
     lists = [(src, dst, numbering(e[0]), numbering(e[2])) for e, src, dst in pairs]
-    if not weight:
+    if not weight or not lists:
         indptr, indices = symmetric_csr(lists, linked.size, threads)
         return EelGraph(linked, total, indptr, indices, None)
     weights = [_weights(graph, edge_type, weight) for edge_type in roles.eel]
