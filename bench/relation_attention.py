@@ -61,12 +61,12 @@ def copy_bandwidth() -> float:
 def moved_bytes(nodes: int, edges: int, d: int) -> int:
     """Least that the fused layer moves if no gathered row stays in a cache between two edges.
 
-    Per edge four rows of d floats (forward 1, backward 3) and its ids and weights (forward: source, relation, attention;
-    backward: the same again, two weights written and read, destination and position); per node: products read h and
+    Per edge four rows of d floats (forward 1, backward 3) and its ids and weights (forward: source, relation, logit,
+    attention; backward: these again, two weights gathered, destination and position); per node: products read h and
     write [q | v], the kernels read q twice, the output and its gradient twice, write dq and dv, the products' gradients
     read those twice and h once and write dh.
     """
-    return 4 * (edges * (4 * d + 3 + 3 + 2 + 4) + nodes * d * 15)
+    return 4 * (edges * (4 * d + 4 + 5 + 4) + nodes * d * 15)
 
 
 def _seconds(run: Callable[[], object]) -> float:

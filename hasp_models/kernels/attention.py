@@ -28,6 +28,68 @@ njit: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", 
 
 
 @njit
+def _dots(x: Any, i: int, y: Any, ld: int, h: int, ids: Any, begin: int, end: int, heads: int, into: Any) -> None:
+    """``into[e * heads + h] = x[i] . y[ids[e] * ld + h]`` for the edges ``begin:end``, four rows at a time."""
+    d = x.shape[1]
+    zero = x.dtype.type(0)
+    e = begin
+    while e + 4 <= end:
+        c0 = ids[e] * ld + h
+        c1 = ids[e + 1] * ld + h
+        c2 = ids[e + 2] * ld + h
+        c3 = ids[e + 3] * ld + h
+        s0 = zero
+        s1 = zero
+        s2 = zero
+        s3 = zero
+        for j in range(d):
+            t = x[i, j]
+            s0 += t * y[c0, j]
+            s1 += t * y[c1, j]
+            s2 += t * y[c2, j]
+            s3 += t * y[c3, j]
+        into[e * heads + h] = s0
+        into[(e + 1) * heads + h] = s1
+        into[(e + 2) * heads + h] = s2
+        into[(e + 3) * heads + h] = s3
+        e += 4
+    while e < end:
+        c0 = ids[e] * ld + h
+        s0 = zero
+        for j in range(d):
+            s0 += x[i, j] * y[c0, j]
+        into[e * heads + h] = s0
+        e += 1
+
+
+@njit
+def _weighted(out: Any, o: int, y: Any, ld: int, h: int, ids: Any, begin: int, end: int, heads: int, weight: Any) -> None:
+    """``out[o] = sum of weight[e * heads + h] * y[ids[e] * ld + h]`` over the edges ``begin:end``, four rows at a time."""
+    d = out.shape[1]
+    for j in range(d):
+        out[o, j] = 0
+    e = begin
+    while e + 4 <= end:
+        c0 = ids[e] * ld + h
+        c1 = ids[e + 1] * ld + h
+        c2 = ids[e + 2] * ld + h
+        c3 = ids[e + 3] * ld + h
+        w0 = weight[e * heads + h]
+        w1 = weight[(e + 1) * heads + h]
+        w2 = weight[(e + 2) * heads + h]
+        w3 = weight[(e + 3) * heads + h]
+        for j in range(d):
+            out[o, j] += (w0 * y[c0, j] + w1 * y[c1, j]) + (w2 * y[c2, j] + w3 * y[c3, j])
+        e += 4
+    while e < end:
+        c0 = ids[e] * ld + h
+        w0 = weight[e * heads + h]
+        for j in range(d):
+            out[o, j] += w0 * y[c0, j]
+        e += 1
+
+
+@njit
 def forward(
     first: int,
     last: int,
@@ -47,6 +109,7 @@ def forward(
     rel_v: Any,
     mul: Any,
     add: Any,
+    raw: Any,
     alpha: Any,
     out: Any,
     seg_max: Any,
@@ -54,8 +117,9 @@ def forward(
 ) -> None:
     """Logits, softmax and weighted sum of each segment.
 
-    Writes ``alpha [E * H]`` and ``out [(num_dst + slots) * H, dv]``; for a segment of a split row both are unnormalised,
-    and their maximum and sum go to ``seg_max`` and ``seg_sum [S * H]``.
+    Writes ``raw [E * H]`` (q . key, which the gradient of ``mul`` needs), ``alpha [E * H]`` and
+    ``out [(num_dst + slots) * H, dv]``; for a segment of a split row the last two are unnormalised, and their maximum and
+    sum go to ``seg_max`` and ``seg_sum [S * H]``.
     """
     dk = q.shape[1]
     dv = v.shape[1]
@@ -67,6 +131,7 @@ def forward(
         for h in range(heads):
             i = seg_row[s] * q_ld + h
             o = seg_out[s] * heads + h
+            _dots(q, i, k, k_ld, h, src, begin, end, heads, raw)
             run = -1
             of_rel = zero
             scale = one
@@ -81,36 +146,18 @@ def forward(
                         of_rel += q[i, j] * rel_k[r, j]
                     scale = mul[r]
                     shift = add[r]
-                c = src[e] * k_ld + h
-                raw = zero
-                for j in range(dk):
-                    raw += q[i, j] * k[c, j]
-                m = (raw + of_rel) * scale + shift
+                x = raw[e * heads + h] + of_rel
+                raw[e * heads + h] = x
+                m = x * scale + shift
                 alpha[e * heads + h] = m
                 # Written so that a NaN logit becomes the maximum, and with it every weight of the row.
                 if not m <= top:
                     top = m
-            for j in range(dv):
-                out[o, j] = zero
             total = zero
-            in_run = zero
-            run = rel[begin] * heads + h
             for e in range(begin, end):
                 p = math.exp(alpha[e * heads + h] - top)
                 alpha[e * heads + h] = p
-                r = rel[e] * heads + h
-                if r != run:
-                    for j in range(dv):
-                        out[o, j] += in_run * rel_v[run, j]
-                    total += in_run
-                    in_run = zero
-                    run = r
-                in_run += p
-                c = src[e] * v_ld + h
-                for j in range(dv):
-                    out[o, j] += p * v[c, j]
-            total += in_run
-            norm = one
+                total += p
             if seg_out[s] == seg_row[s]:
                 norm = one / total
                 for e in range(begin, end):
@@ -118,8 +165,17 @@ def forward(
             else:
                 seg_max[s * heads + h] = top
                 seg_sum[s * heads + h] = total
-            for j in range(dv):
-                out[o, j] = (out[o, j] + in_run * rel_v[run, j]) * norm
+            _weighted(out, o, v, v_ld, h, src, begin, end, heads, alpha)
+            e = begin
+            while e < end:
+                of_run = rel[e]
+                total = zero
+                while e < end and rel[e] == of_run:
+                    total += alpha[e * heads + h]
+                    e += 1
+                r = of_run * heads + h
+                for j in range(dv):
+                    out[o, j] += total * rel_v[r, j]
 
 
 @njit
@@ -179,10 +235,11 @@ def backward_dst(
     rel_k: Any,
     rel_v: Any,
     mul: Any,
+    raw: Any,
     alpha: Any,
     out: Any,
     grad: Any,
-    coef: Any,
+    pull: Any,
     dq: Any,
     dq_ld: int,
     drel_k: Any,
@@ -192,14 +249,12 @@ def backward_dst(
 ) -> None:
     """Gradients that are gathered by destination.
 
-    ``grad`` and ``out`` are ``[num_dst * H, dv]``. Writes ``dq``, the two weights per edge and head that the pass by source
-    needs, ``coef [E * H, 2]`` = (attention, gradient of ``q . k``), and adds to this block's relation gradients. With
-    D = grad . out, the softmax's gradient is a * (grad . message - D): one pass over the edges.
+    ``grad`` and ``out`` are ``[num_dst * H, dv]``. Writes ``dq`` and ``pull [E * H]``, the gradient of ``q . key``, and adds
+    to this block's relation gradients. With D = grad . out, the softmax's gradient is a * (grad . message - D).
     """
     dk = q.shape[1]
     dv = v.shape[1]
     zero = q.dtype.type(0)
-    pull = np.empty(dk, q.dtype)  # sum over a run of (gradient of the logit) * key
     for s in range(first, last):
         begin = seg_ptr[s]
         end = seg_ptr[s + 1]
@@ -210,8 +265,7 @@ def backward_dst(
             mean = zero
             for j in range(dv):
                 mean += grad[g, j] * out[g, j]
-            for j in range(dk):
-                dq[o, j] = zero
+            _dots(grad, g, v, v_ld, h, src, begin, end, heads, pull)
             e = begin
             while e < end:
                 of_run = rel[e]
@@ -220,36 +274,36 @@ def backward_dst(
                 base = -mean
                 for j in range(dv):
                     base += grad[g, j] * rel_v[r, j]
-                for j in range(dk):
-                    pull[j] = zero
                 sum_a = zero
                 sum_g = zero
+                sum_raw = zero
                 while e < end and rel[e] == of_run:
-                    c = src[e] * v_ld + h
-                    dot = base
-                    for j in range(dv):
-                        dot += grad[g, j] * v[c, j]
-                    a = alpha[e * heads + h]
-                    w = a * dot
-                    c = src[e] * k_ld + h
-                    for j in range(dk):
-                        pull[j] += w * k[c, j]
-                    coef[e * heads + h, 0] = a
-                    coef[e * heads + h, 1] = w * scale
+                    at = e * heads + h
+                    a = alpha[at]
+                    w = a * (pull[at] + base)
                     sum_a += a
                     sum_g += w
+                    sum_raw += w * raw[at]
+                    pull[at] = w * scale
                     e += 1
-                raw = zero
+                dmul[r] += sum_raw
+                dadd[r] += sum_g
+                sum_g *= scale
                 for j in range(dk):
-                    pulled = pull[j] + sum_g * rel_k[r, j]
-                    raw += q[i, j] * pulled
-                    dq[o, j] += scale * pulled
-                for j in range(dk):
-                    drel_k[r, j] += sum_g * scale * q[i, j]
+                    drel_k[r, j] += sum_g * q[i, j]
                 for j in range(dv):
                     drel_v[r, j] += sum_a * grad[g, j]
-                dmul[r] += raw
-                dadd[r] += sum_g
+            _weighted(dq, o, k, k_ld, h, src, begin, end, heads, pull)
+            e = begin
+            while e < end:
+                of_run = rel[e]
+                sum_g = zero
+                while e < end and rel[e] == of_run:
+                    sum_g += pull[e * heads + h]
+                    e += 1
+                r = of_run * heads + h
+                for j in range(dk):
+                    dq[o, j] += sum_g * rel_k[r, j]
 
 
 @njit
@@ -279,7 +333,8 @@ def backward_src(
     q: Any,
     q_ld: int,
     grad: Any,
-    coef: Any,
+    alpha: Any,
+    pull: Any,
     dk: Any,
     dv: Any,
 ) -> None:
@@ -295,8 +350,8 @@ def backward_src(
                 dv[o, j] = 0
             for t in range(seg_ptr[s], seg_ptr[s + 1]):
                 at = edge[t] * heads + h
-                a = coef[at, 0]
-                w = coef[at, 1]
+                a = alpha[at]
+                w = pull[at]
                 g = dst[t] * heads + h
                 i = dst[t] * q_ld + h
                 for j in range(wv):
@@ -317,7 +372,8 @@ def backward_src_tied(
     q: Any,
     q_ld: int,
     grad: Any,
-    coef: Any,
+    alpha: Any,
+    pull: Any,
     dv: Any,
     dv_ld: int,
 ) -> None:
@@ -330,8 +386,8 @@ def backward_src_tied(
                 dv[o, j] = 0
             for t in range(seg_ptr[s], seg_ptr[s + 1]):
                 at = edge[t] * heads + h
-                a = coef[at, 0]
-                w = coef[at, 1]
+                a = alpha[at]
+                w = pull[at]
                 g = dst[t] * heads + h
                 i = dst[t] * q_ld + h
                 for j in range(d):

@@ -1,7 +1,7 @@
 """Fused relation attention for CPUs: forward and backward over a CSR, on any number of threads with the same bits.
 
 What moves is one row of width d per edge in the forward pass and three in the backward pass (four in all, six where keys
-and values differ); what is kept between them is one float per edge and head. See ``attention`` for the loops.
+and values differ); what is kept between them is two floats per edge and head. See ``attention`` for the loops.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ def _forward(
     add: Tensor,
     csr: RelationCSR,
     threads: int,
-) -> tuple[Tensor, Tensor]:
-    """``(out [num_dst, H, dv], alpha [E, H])``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(out [num_dst, H, dv], alpha [E, H], raw [E * H])``."""
     heads, width = v.size(1), v.size(2)
     rows = csr.rows
     out = _empty(rows, csr.num_dst, heads, width, v)
     alpha = v.new_empty((csr.num_edges, heads))
+    raw = v.new_empty(csr.num_edges * heads)
     flat = alpha.view(-1).numpy()
     of_segments = np.empty((2, rows.seg_row.size * heads if rows.slot_seg.size else 0), flat.dtype)
     outs = out.view(-1, width).numpy()
@@ -90,48 +91,50 @@ def _forward(
 
     def task(block: tuple[int, int]) -> None:
         segments = (*block, rows.seg_ptr, rows.seg_row, rows.seg_out)
-        kernel.forward(*segments, *edges, *nodes, *relations, flat, outs, of_segments[0], of_segments[1])
+        kernel.forward(*segments, *edges, *nodes, *relations, raw.numpy(), flat, outs, of_segments[0], of_segments[1])
 
     run(task, rows.blocks, threads)
     if rows.slot_seg.size:
         split = (rows.split_row, rows.split_ptr, rows.slot_seg, rows.seg_ptr, csr.num_dst, heads)
         kernel.merge_forward(*split, of_segments[0], of_segments[1], flat, outs)
-    return out[: csr.num_dst], alpha
+    return out[: csr.num_dst], alpha, raw
 
 
 def _backward_dst(
     saved: tuple[Tensor, ...], grad: Tensor, csr: RelationCSR, dq: Tensor, threads: int
 ) -> tuple[Array, Tensor, Tensor, Tensor, Tensor]:
-    """Fill ``dq`` ``[num_dst + slots, H, dk]``; return ``coef`` and the gradients of rel_k, rel_v, mul and add."""
-    q, k, v, rel_k, rel_v, mul, out, alpha = saved
+    """Fill ``dq`` ``[num_dst + slots, H, dk]``; return ``pull [E * H]`` and the gradients of rel_k, rel_v, mul and add."""
+    q, k, v, rel_k, rel_v, mul, out, alpha, raw = saved
     heads, dk, dv = v.size(1), q.size(2), v.size(2)
     rows: Rows = csr.rows
-    coef = np.empty((csr.num_edges * heads, 2), alpha.numpy().dtype)
+    pull = np.empty(csr.num_edges * heads, alpha.numpy().dtype)
     count = len(rows.blocks)
     of_blocks = [v.new_zeros((count, csr.num_relations * heads, width)) for width in (dk, dv, 1, 1)]
     buffers = [b.numpy() for b in of_blocks]
     of_q, q_ld = _rows(dq)
     edges = (csr.src.numpy(), csr.rel.numpy(), heads)
     nodes = (*_rows(q), *_rows(k), *_rows(v), _rows(rel_k)[0], _rows(rel_v)[0], _vector(mul))
-    per_dst = (alpha.view(-1).numpy(), _rows(out)[0], _rows(grad)[0])
+    per_dst = (raw.numpy(), alpha.view(-1).numpy(), _rows(out)[0], _rows(grad)[0])
 
     def task(i: int) -> None:
         segments = (*rows.blocks[i], rows.seg_ptr, rows.seg_row, rows.seg_out)
         sums = (buffers[0][i], buffers[1][i], buffers[2][i, :, 0], buffers[3][i, :, 0])
-        kernel.backward_dst(*segments, *edges, *nodes, *per_dst, coef, of_q, q_ld, *sums)
+        kernel.backward_dst(*segments, *edges, *nodes, *per_dst, pull, of_q, q_ld, *sums)
 
     run(task, range(count), threads)
     kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_dst, heads, of_q, q_ld)
     drel_k, drel_v, dmul, dadd = (b.sum(0) for b in of_blocks)
-    return coef, drel_k.view(-1, heads, dk), drel_v.view(-1, heads, dv), dmul.view(-1, heads), dadd.view(-1, heads)
+    return pull, drel_k.view(-1, heads, dk), drel_v.view(-1, heads, dv), dmul.view(-1, heads), dadd.view(-1, heads)
 
 
-def _backward_src(q: Tensor, grad: Tensor, coef: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int) -> None:
+def _backward_src(
+    q: Tensor, grad: Tensor, alpha: Tensor, pull: Array, csr: RelationCSR, dk: Tensor | None, dv: Tensor, threads: int
+) -> None:
     """Fill ``dv`` ``[num_src + slots, H, dv]`` and, unless keys are the values, ``dk``."""
     heads = grad.size(1)
     rows = csr.transposed_rows
     _, t_dst, t_edge = csr.transposed
-    shared = (t_dst.numpy(), t_edge.numpy(), heads, *_rows(q), _rows(grad)[0], coef)
+    shared = (t_dst.numpy(), t_edge.numpy(), heads, *_rows(q), _rows(grad)[0], alpha.view(-1).numpy(), pull)
     of_v, v_ld = _rows(dv)
     of_k = None if dk is None else _rows(dk)[0]
 
@@ -159,8 +162,8 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor | None, v: Tensor, rel_k: Tensor | None, rel_v: Tensor, *rest: Any) -> Any:
         mul, add, csr, threads = rest
         keys, rel_keys = (v if k is None else k), (rel_v if rel_k is None else rel_k)
-        out, alpha = _forward(q.detach(), keys, v, rel_keys, rel_v, mul, add, csr, threads)
-        ctx.save_for_backward(q, k, v, rel_k, rel_v, mul, out, alpha)
+        out, alpha, raw = _forward(q.detach(), keys, v, rel_keys, rel_v, mul, add, csr, threads)
+        ctx.save_for_backward(q, k, v, rel_k, rel_v, mul, out, alpha, raw)
         ctx.csr, ctx.threads = csr, threads
         ctx.mark_non_differentiable(alpha)
         return out, alpha
@@ -168,19 +171,19 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
-        q, k, v, rel_k, rel_v, mul, out, alpha = ctx.saved_tensors
+        q, k, v, rel_k, rel_v, mul, out, alpha, raw = ctx.saved_tensors
         csr, threads = ctx.csr, ctx.threads
         grad = grad.contiguous()
         keys, rel_keys = (v if k is None else k), (rel_v if rel_k is None else rel_k)
         heads = q.size(1)
         dq = _empty(csr.rows, q.size(0), heads, q.size(2), q)
-        saved = (q, keys, v, rel_keys, rel_v, mul, out, alpha)
-        coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
+        saved = (q, keys, v, rel_keys, rel_v, mul, out, alpha, raw)
+        pull, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
         dk = dv = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             dv = _empty(csr.transposed_rows, v.size(0), heads, v.size(2), v)
             dk = None if k is None else _empty(csr.transposed_rows, v.size(0), heads, k.size(2), v)
-            _backward_src(q, grad, coef, csr, dk, dv, threads)
+            _backward_src(q, grad, alpha, pull, csr, dk, dv, threads)
             dv, dk = dv[: v.size(0)], (None if dk is None else dk[: v.size(0)])
         dq = dq[: q.size(0)]
         if rel_k is None:
@@ -195,8 +198,8 @@ class _Packed(torch.autograd.Function):
     def forward(ctx: Any, qv: Tensor, rel_v: Tensor, mul: Tensor, add: Tensor, csr: RelationCSR, threads: int) -> Any:
         q, v = (half[:, None] for half in qv.chunk(2, dim=1))
         r = rel_v[:, None]
-        out, alpha = _forward(q[: csr.num_dst], v, v, r, r, mul, add, csr, threads)
-        ctx.save_for_backward(qv, rel_v, mul, out, alpha)
+        out, alpha, raw = _forward(q[: csr.num_dst], v, v, r, r, mul, add, csr, threads)
+        ctx.save_for_backward(qv, rel_v, mul, out, alpha, raw)
         ctx.csr, ctx.threads = csr, threads
         ctx.mark_non_differentiable(alpha)
         return out.squeeze(1), alpha
@@ -204,7 +207,7 @@ class _Packed(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
-        qv, rel_v, mul, out, alpha = ctx.saved_tensors
+        qv, rel_v, mul, out, alpha, raw = ctx.saved_tensors
         csr, threads = ctx.csr, ctx.threads
         q, v = (half[:, None] for half in qv.chunk(2, dim=1))
         r = rel_v[:, None]
@@ -216,8 +219,8 @@ class _Packed(torch.autograd.Function):
         dq, dv = (half[:, None] for half in dqv.chunk(2, dim=1))
         dq[torch.from_numpy(csr.rows.empty)] = 0
         dv[torch.from_numpy(csr.transposed_rows.empty)] = 0
-        saved = (q[: csr.num_dst], v, v, r, r, mul, out, alpha)
-        coef, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
+        saved = (q[: csr.num_dst], v, v, r, r, mul, out, alpha, raw)
+        pull, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
         dq[csr.num_dst : n] = 0  # after the pass: its extra rows stand here too
-        _backward_src(q, grad, coef, csr, None, dv, threads)
+        _backward_src(q, grad, alpha, pull, csr, None, dv, threads)
         return dqv[:n], (drel_k + drel_v).squeeze(1), dmul, dadd, None, None
