@@ -1,0 +1,114 @@
+"""Run benchmarks, keep their history, and write the tables of the READMEs between ``<!-- bench:NAME -->`` markers.
+
+No number in a README comes from anywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.table import Table
+
+__all__ = ["BENCHES", "machine", "main", "write_tables"]
+
+HERE = Path(__file__).parent
+BENCHES = ("materialise", "csr", "loader", "pipeline")
+README_FILES = (HERE.parent / "README.md", HERE / "README.md")
+PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: ``python -m bench [NAME ...] [--size full] [--no-readme]``."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure HASP beside its peers and its floors.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
+    parser.add_argument("--size", default="full", help="small (seconds), full (minutes), large (csr only: 30 million EELs)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the history")
+    parser.add_argument("--no-readme", action="store_true", help="leave the READMEs as they are; so does any size but full")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.names) - set(BENCHES))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
+    where = machine()
+    print(_in_words(where))
+    for name in given.names or BENCHES:
+        module = importlib.import_module(f"bench.{name}")
+        if given.size not in module.SIZES:
+            print(f"{name} has no size {given.size!r}, it has {', '.join(module.SIZES)}: left out")
+            continue
+        tables: list[Table] = module.run(given.size)
+        for table in tables:
+            table.notes.append(_in_words(where))
+            print("\n" + table.markdown())
+            _remember(given.results, table, given.size, where)
+        if given.size == "full" and not given.no_readme:
+            for path in README_FILES:
+                write_tables(path, {table.name: table.markdown() for table in tables})
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+        memory = int(re.findall(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
+    except OSError:
+        info, memory = "", 0
+    models = re.findall(r"model name\s*:\s*(.*)", info)
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory,
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "commit": _git("describe", "--always", "--dirty"),
+    }
+
+
+def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
+    """Replace what stands between each table's markers; returns the names that the file has markers for."""
+    text, found = path.read_text(), []
+    for name, table in tables.items():
+        pattern = re.compile(rf"(<!-- bench:{re.escape(name)} -->).*?(<!-- /bench -->)", re.DOTALL)
+        if pattern.search(text):
+            found.append(name)
+            text = pattern.sub(lambda m, t=table: f"{m[1]}\n{t}\n{m[2]}", text)
+    if found:
+        path.write_text(text)
+    return found
+
+
+def _remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    entry = {"when": when, "size": size, "machine": where, "title": table.title, "rows": table.rows, "notes": table.notes}
+    with (folder / f"{table.name}.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _in_words(where: dict[str, Any]) -> str:
+    packages = ", ".join(f"{k} {v}" for k, v in where["packages"].items())
+    memory = f"{where['memory_bytes'] / 2**30:.0f} GiB" if where["memory_bytes"] else "unknown memory"
+    return f"Machine: {where['cores']} cores of {where['cpu']}, {memory}; Python {where['python']}, {packages}."
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
