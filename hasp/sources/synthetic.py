@@ -29,6 +29,7 @@ from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp.sources.catalogue import both_directions
 from hasp.sources.ids import sorted_unique
+from hasp.sources.planted import Titles, plant_links, plant_titles, similar_pairs, unit_rows
 
 __all__ = ["CATEGORIES", "Catalogue", "Generated", "generate"]
 
@@ -50,12 +51,6 @@ CATEGORIES: Mapping[str, tuple[int, float]] = MappingProxyType(
         "tone": (80, 0.4),
     }
 )
-
-_CLUSTER = 12  # titles per cluster
-_TOPIC = 12  # clusters per topic
-_OWN = 0.9  # share of a title's links that come from its first cluster; the rest from its second
-_ROUNDS = 16  # different neighbours that a title meets in one pass over its links
-_PASSES = ("cluster",) * 3 + ("topic",) * 6 + ("anywhere",)
 
 
 @dataclass(frozen=True)
@@ -141,16 +136,6 @@ class Generated:
     cluster: Tensor
 
 
-@dataclass(frozen=True)
-class _Titles:
-    """Latent structure of the titles: vectors ``[N, k]``, first and second cluster ``[N]``, topic of each cluster."""
-
-    latent: Floats
-    first: Ints
-    second: Ints
-    topic: Ints
-
-
 def generate(config: Catalogue | int = 20_000, seed: int = 0) -> Generated:
     """Make up a catalogue.
 
@@ -163,7 +148,7 @@ def generate(config: Catalogue | int = 20_000, seed: int = 0) -> Generated:
     """
     if isinstance(config, int):
         config = Catalogue(num_titles=config, seed=seed)
-    titles = _titles(config, _rng(config, 0))
+    titles = plant_titles(config, _rng(config, 0))
     num_nodes = {"title": config.num_titles}
     names = {"title": _names("title", config.num_titles)}
     edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
@@ -175,7 +160,7 @@ def generate(config: Catalogue | int = 20_000, seed: int = 0) -> Generated:
     if config.num_talent:
         num_nodes["talent"] = config.num_talent
         edges["title", "has_talent", "talent"] = _talent(config, titles, _rng(config, 1))
-    train, val, test = _links(config, titles, _rng(config, 2))
+    train, val, test = plant_links(config, titles, _rng(config, 2))
     source, destination, _ = both_directions(torch.from_numpy(train[0]), torch.from_numpy(train[1]))
     edges["title", "co_engaged", "title"] = (source, destination)
     node_attrs: dict[str, dict[str, Tensor]] = {t: {} for t in num_nodes}
@@ -187,7 +172,7 @@ def generate(config: Catalogue | int = 20_000, seed: int = 0) -> Generated:
         graph,
         torch.from_numpy(val),
         torch.from_numpy(test),
-        torch.from_numpy(_similar(titles)),
+        torch.from_numpy(similar_pairs(titles)),
         torch.from_numpy(titles.latent),
         torch.from_numpy(titles.first),
     )
@@ -202,29 +187,12 @@ def _names(kind: str, count: int) -> npt.NDArray[Any]:
     return np.char.add(f"{kind} ", np.arange(count).astype(np.str_))
 
 
-def _unit(values: npt.NDArray[Any]) -> Floats:
-    unit: Floats = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
-def _titles(config: Catalogue, rng: np.random.Generator) -> _Titles:
-    clusters = max(1, config.num_titles // _CLUSTER)
-    topic = np.arange(clusters) // _TOPIC
-    around = rng.standard_normal((topic[-1] + 1, config.latent))[topic]
-    centre = _unit(around + 0.8 * rng.standard_normal((clusters, config.latent)))
-    first = rng.permutation(config.num_titles) % clusters
-    second = rng.integers(0, clusters, config.num_titles)
-    own = rng.standard_normal((config.num_titles, config.latent)) / np.sqrt(config.latent)
-    latent = _unit(centre[first] + 0.25 * centre[second] + 0.25 * own)
-    return _Titles(latent, first.astype(np.int64), second.astype(np.int64), topic.astype(np.int64))
-
-
-def _concepts(config: Catalogue, titles: _Titles, count: int, mean: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _concepts(config: Catalogue, titles: Titles, count: int, mean: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw each title's concepts without replacement, with weights popularity x exp(sharpness x cosine).
 
     The smallest of independent exponentials divided by their weights are such a draw (Efraimidis and Spirakis, 2006).
     """
-    vectors = _unit(rng.standard_normal((count, config.latent)))
+    vectors = unit_rows(rng.standard_normal((count, config.latent)))
     popularity = -0.8 * np.log(np.arange(1, count + 1, dtype=np.float32))  # power law with exponent 0.8
     base = int(mean)  # this many, and one more with the probability of the rest; then spread by one at each side
     wanted = base + (rng.random(config.num_titles) < mean - base)
@@ -250,7 +218,7 @@ def _concepts(config: Catalogue, titles: _Titles, count: int, mean: float, rng: 
     )
 
 
-def _talent(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _talent(config: Catalogue, titles: Titles, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Three people per title, most of them from the people of its cluster, a few of whom are everywhere."""
     clusters = len(titles.topic)
     source = np.repeat(np.arange(config.num_titles), 3)
@@ -261,117 +229,7 @@ def _talent(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> tup
     return torch.from_numpy(key // config.num_talent), torch.from_numpy(key % config.num_talent)
 
 
-def _degrees(config: Catalogue, rng: np.random.Generator) -> Ints:
-    """The EEL degree each title should have in the graph: by popularity, in the proportions of the groups."""
-    count = config.num_titles
-    order = rng.permutation(count)  # most popular first
-    ends = np.round(np.cumsum([config.groups[2], config.groups[1], config.groups[0] - config.unlinked]) * count)
-    third, second, first = (int(e) for e in ends)
-    degree = np.zeros(count, np.int64)
-    # Pareto tail above 7, most popular first; its mean is popular_degree.
-    tail = 7 + rng.pareto(2.0, third) * (config.popular_degree - 7)
-    degree[order[:third]] = np.sort(np.minimum(tail, 7 + 40 * config.popular_degree).astype(np.int64))[::-1]
-    degree[order[third:second]] = rng.integers(4, 7, second - third)
-    degree[order[second:first]] = rng.integers(1, 4, first - second)
-    return np.minimum(degree, max(0, count - 1))
-
-
-def _links(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Train, validation and test pairs, each int64 ``[2, m]`` with ``a < b`` and ascending."""
-    wanted = _degrees(config, rng)
-    # What will be held out comes on top, so that the groups are those of the graph.
-    more = wanted / (1 - config.val - config.test)
-    goal = (more + rng.random(len(more))).astype(np.int64)
-    pairs = _pair(config, titles, goal, rng)
-    fate = rng.random(len(pairs))
-    is_test, is_val = fate < config.test, (fate >= config.test) & (fate < config.test + config.val)
-    # Titles without a goal have no pair yet, so that no cold pair is among the pairs.
-    cold = _cold(config, titles, wanted, rng)
-    share = config.test / (config.test + config.val) if config.test + config.val else 0.0
-    cold_test = rng.random(len(cold)) < share
-    if not config.test + config.val:
-        cold, cold_test = cold[:0], cold_test[:0]
-    keys = (
-        pairs[~is_test & ~is_val],
-        sorted_unique(np.concatenate([pairs[is_val], cold[~cold_test]])),
-        sorted_unique(np.concatenate([pairs[is_test], cold[cold_test]])),
-    )
-    train, val, test = (np.stack([k // config.num_titles, k % config.num_titles]) for k in keys)
-    return train, val, test
-
-
-def _pair(config: Catalogue, titles: _Titles, goal: Ints, rng: np.random.Generator) -> Ints:
-    """Pairs (keys ``a * N + b``, ascending) in which title i occurs at most, and nearly always, ``goal[i]`` times.
-
-    Each title holds out as many hands as it wants links. Hands are sorted by cluster and then along a random direction of
-    the latent space, and neighbours in this order shake them. Hands that met their own title or an old acquaintance try again,
-    in their topic and at last anywhere.
-    """
-    count, pairs = config.num_titles, np.empty(0, np.int64)
-    for level in _PASSES:
-        met = np.bincount(pairs // count, minlength=count) + np.bincount(pairs % count, minlength=count)
-        left = goal - met
-        hands = np.repeat(np.arange(count), left)
-        if hands.size < 2:
-            break
-        nth = np.arange(hands.size) - np.repeat(np.cumsum(left) - left, left)
-        turn = (rng.integers(0, _ROUNDS, count)[hands] + nth) % _ROUNDS
-        where = np.where(rng.random(hands.size) < _OWN, titles.first[hands], titles.second[hands])
-        stray = rng.random(hands.size) < config.noise
-        where[stray] = rng.integers(0, len(titles.topic), int(stray.sum()))
-        if level == "topic":
-            where = titles.topic[where]
-        elif level == "anywhere":
-            where = np.zeros_like(where)
-        along = titles.latent @ rng.standard_normal((config.latent, _ROUNDS)).astype(np.float32)
-        order = np.lexsort((along[hands, turn] + 0.05 * rng.standard_normal(hands.size), where + turn * len(titles.topic)))
-        order = hands[order[: order.size // 2 * 2]].reshape(-1, 2)
-        low, high = order.min(axis=1), order.max(axis=1)
-        pairs = sorted_unique(np.concatenate([pairs, (low * count + high)[low < high]]))
-    return pairs
-
-
-def _cold(config: Catalogue, titles: _Titles, wanted: Ints, rng: np.random.Generator) -> Ints:
-    """Pairs of titles without EEL with titles of their cluster that have some: what users will find out later."""
-    cold, warm = np.flatnonzero(wanted == 0), np.flatnonzero(wanted > 0)
-    if not warm.size or not cold.size:
-        return np.empty(0, np.int64)
-    source = np.repeat(cold, rng.poisson(config.cold_links, cold.size))
-    warm = warm[np.argsort(titles.first[warm], kind="stable")]
-    start = np.searchsorted(titles.first[warm], titles.first[source])
-    stop = np.searchsorted(titles.first[warm], titles.first[source], side="right")
-    stray = (rng.random(source.size) < config.noise) | (start == stop)
-    start[stray], stop[stray] = 0, warm.size
-    other = warm[start + (rng.random(source.size) * (stop - start)).astype(np.int64)]
-    return sorted_unique(np.minimum(source, other) * config.num_titles + np.maximum(source, other))
-
-
-def _similar(titles: _Titles, nearest: int = 3) -> Ints:
-    """Each title with its nearest titles (by cosine of the latent vectors) of the same first cluster, int64 ``[2, m]``."""
-    count = len(titles.first)
-    order = np.argsort(titles.first, kind="stable")
-    sizes = np.bincount(titles.first, minlength=len(titles.topic))
-    width, start = int(sizes.max()), np.cumsum(sizes) - sizes
-    keys = []
-    step = max(1, (1 << 22) // (width * width))
-    for block in range(0, len(sizes) if width > 1 else 0, step):
-        row = start[block : block + step, None] + np.arange(width)
-        real = np.arange(width) < sizes[block : block + step, None]
-        member = order[np.where(real, row, 0)]  # [clusters, width]
-        vector = titles.latent[member]
-        cosine = np.einsum("cik,cjk->cij", vector, vector)
-        cosine[:, np.arange(width), np.arange(width)] = -2
-        cosine[~(real[:, :, None] & real[:, None, :])] = -2
-        best = np.argsort(-cosine, axis=2, kind="stable")[:, :, :nearest]
-        good = np.take_along_axis(cosine, best, 2) > -2
-        other = np.take_along_axis(np.broadcast_to(member[:, None, :], cosine.shape), best, 2)
-        one = np.broadcast_to(member[:, :, None], other.shape)[good]
-        keys.append(np.minimum(one, other[good]) * count + np.maximum(one, other[good]))
-    key = sorted_unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-    return np.stack([key // count, key % count])
-
-
-def _features(config: Catalogue, titles: _Titles, rng: np.random.Generator) -> Floats:
+def _features(config: Catalogue, titles: Titles, rng: np.random.Generator) -> Floats:
     mix = rng.standard_normal((config.latent, config.num_features)).astype(np.float32)
     noise = rng.standard_normal((config.num_titles, config.num_features), dtype=np.float32)
     result: Floats = titles.latent @ mix + noise
