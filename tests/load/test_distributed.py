@@ -70,7 +70,7 @@ def run_all(world_size: int, q: int, folder: Path) -> list[Any]:
     folder.mkdir()
     # Forked from a clean process that has imported everything once: quick, and without the threads of earlier tests.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["torch.distributed", "torch.nn.parallel", "hasp.load.loader", "hypothesis.strategies"])
     ranks = [context.Process(target=run, args=(r, world_size, q, str(folder))) for r in range(world_size)]
     for process in ranks:
         process.start()
