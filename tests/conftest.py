@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # PyG's own imports warn on some versions of torch; that is not ours to fail on.
 with warnings.catch_warnings():
@@ -16,6 +16,8 @@ with warnings.catch_warnings():
 settings.register_profile(
     "house", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
+# For tests/mutations.py, which asks whether a test fails and not on what.
+settings.register_profile("no-shrinking", settings.get_profile("house"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("house")
 
 
