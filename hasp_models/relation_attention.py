@@ -71,7 +71,7 @@ def relation_attention(
         backend: ``"numba"``: fused, CPU, float32 and float64 (halves are computed in float32), bitwise equal at any number
             of threads, differentiable once. ``"torch"``: any device, memory grows with edges times width, differentiable
             twice. ``"auto"``: numba on the CPU, torch elsewhere.
-        threads: of the fused backend; 0: one per core. Never changes the result.
+        threads: of the fused backend; 0: as many as torch uses. Never changes the result.
 
     Returns:
         The attended messages ``[num_dst, H, dv]`` (zero for a row without edges) and the attention ``[E, H]`` in the

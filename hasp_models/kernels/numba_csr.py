@@ -161,6 +161,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor | None, v: Tensor, rel_k: Tensor | None, rel_v: Tensor, *rest: Any) -> Any:
         mul, add, csr, threads = rest
+        threads = threads or torch.get_num_threads()
         keys, rel_keys = (v if k is None else k), (rel_v if rel_k is None else rel_k)
         out, alpha, raw = _forward(q.detach(), keys, v, rel_keys, rel_v, mul, add, csr, threads)
         ctx.save_for_backward(q, k, v, rel_k, rel_v, mul, out, alpha, raw)
@@ -196,6 +197,7 @@ class _Packed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qv: Tensor, rel_v: Tensor, mul: Tensor, add: Tensor, csr: RelationCSR, threads: int) -> Any:
+        threads = threads or torch.get_num_threads()
         q, v = (half[:, None] for half in qv.chunk(2, dim=1))
         r = rel_v[:, None]
         out, alpha, raw = _forward(q[: csr.num_dst], v, v, r, r, mul, add, csr, threads)
