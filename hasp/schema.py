@@ -87,6 +87,8 @@ class Schema:
         """
         edge_types = [_edge_type(e) for e in edge_types]
         types = list(node_counts)
+        for name in types:
+            _check_name(name)
         for source, relation, destination in edge_types:
             for end in (source, destination):
                 if end not in node_counts:
@@ -250,6 +252,13 @@ def _edge_type(value: Any) -> EdgeType:
     if not isinstance(value, (tuple, list)) or len(value) != 3 or not all(isinstance(v, str) for v in value):
         raise HaspError(f"an edge type is (source, relation, destination), got {value!r}; give three names")
     for name in value:
-        if "__" in name or not name:
-            raise HaspError(f"names of types and relations are not empty and have no '__', got {name!r}; rename it")
+        _check_name(name)
     return (value[0], value[1], value[2])
+
+
+def _check_name(name: Any) -> None:
+    """Names are spelled in files as ``a__b__c`` and ``kind/a__b__c/attribute``, so they hold neither ``__`` nor ``/``."""
+    if not isinstance(name, str) or not name or "__" in name or "/" in name or not name.isprintable():
+        raise HaspError(
+            f"names of types and relations are not empty, are printable and have no '__' or '/', got {name!r}; rename it"
+        )

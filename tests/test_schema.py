@@ -85,7 +85,7 @@ def test_without_links_the_largest_type_is_the_entity():
         (lambda: Schema(sample={"talent": 0.5}), "got 0.5; give a whole number"),
         (lambda: Schema(sample={"talent": True}), "got True; give a whole number"),
         (lambda: Schema(eel=[("title", "title")]), r"an edge type is \(source, relation, destination\).*give three names"),
-        (lambda: Schema(eel=[("a", "b__c", "d")]), "have no '__', got 'b__c'; rename it"),
+        (lambda: Schema(eel=[("a", "b__c", "d")]), "have no '__' or '/', got 'b__c'; rename it"),
         (lambda: Schema(eel=["title_like"]), "spelled <source>__<relation>__<destination>, got 'title_like'; rename it"),
         (lambda: Schema(eel=[("a", "", "d")]), "are not empty"),
     ],
@@ -158,3 +158,9 @@ def test_role_of_an_edge_follows_from_its_ends(case):
         else:
             assert role == ("eel" if edge_type in case.schema.eel else "entity-entity")
         assert parse_edge_name(edge_name(edge_type)) == edge_type
+
+
+@pytest.mark.parametrize("name", ["a/b", "a__b", "", "a\n"])
+def test_names_that_no_file_can_spell(name):
+    with pytest.raises(HaspError, match="rename it"):
+        Schema().resolve({name: 3, "b": 2}, [])
