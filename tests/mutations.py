@@ -86,8 +86,8 @@ MUTATIONS = [
         f"{PROPERTY}::test_4_nothing_is_lost_and_the_report_is_right",
     ),
     Mutation(
-        "4", "hasp/split.py", "links = src != dst if edge_type[0] == edge_type[2] else slice(None)", "links = slice(None)",
-        f"{PROPERTY}::test_4_nothing_is_lost_and_the_report_is_right",
+        "5", "hasp/split.py", "links = src != dst if edge_type[0] == edge_type[2] else slice(None)", "links = slice(None)",
+        "tests/test_split.py::test_the_graph_of_the_links",
     ),
     Mutation(
         "4", "hasp/kernels/csr.py", "if i == low or entries[i] != entries[i - 1]:", "if True:",
@@ -112,10 +112,6 @@ MUTATIONS = [
     Mutation(
         "6 (blocks)", "hasp/kernels/bucket.py", "        out_other[at] = other[i]\n        e_id[at] = first + i\n",
         "        out_other[at] = other[i]\n        e_id[at] = i\n", f"{BYTES}::test_6_blocks_of_any_size",
-    ),
-    Mutation(
-        "6 (blocks)", "hasp/split.py", "cursors = bucket_ptr[:-1] + np.cumsum(counts, axis=0) - counts",
-        "cursors = bucket_ptr[:-1] + 0 * counts", f"{BYTES}::test_6_blocks_of_any_size",
     ),
     Mutation(
         "6 (disk)", "hasp/store/read.py", "for name in tensor_order(block, m.roles, m.node_attrs, m.edge_attrs)}",
@@ -152,7 +148,7 @@ MUTATIONS = [
     ),
     Mutation(
         "10", "hasp/graph.py", 'if key not in ("edge_index", "edge_label", "edge_label_index"):',
-        'if key not in ("edge_index",):',
+        'if key not in ("edge_index", "edge_label_index"):',
         f"{LOAD}::test_10_parts_of_the_training_edges_hold_no_other_edge",
     ),
     Mutation(
