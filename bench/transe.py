@@ -1,7 +1,7 @@
 """TransE beside pykeen at equal settings, on the three small graphs that pykeen ships; and the time of the books.
 
 Run: ``python bench/transe.py [--seeds 3] [--epochs 200]`` where pykeen is importable (it is no dependency: install it into
-an environment of its own, with this repository on PYTHONPATH). Filtered ranks of both sides, ties at their mean rank, test part.
+an environment of its own, with this repository on PYTHONPATH). Filtered ranks of both sides, ties at their mean rank, test.
 """
 
 import argparse
