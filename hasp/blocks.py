@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,18 @@ class Blocks:
             nodes[node_type] = Nodes(n_id, n_id.numel(), attrs)
         edges = {e: self._with_attrs(e, buckets.edges(part_id)) for e, buckets in self.buckets.items()}
         return Part(part_id, nodes, edges)
+
+    def part_bytes(self, part_id: int) -> int:
+        """Bytes of :meth:`part` without making it: what a finished file of an interrupted build holds."""
+        size = 0
+        for node_type, where in self.layout.types.items():
+            rows = int(where.ptr[part_id + 1] - where.ptr[part_id])
+            size += rows * (where.n_id.itemsize + _row_bytes(self.graph.node_attrs.get(node_type, {})))
+        for edge_type, buckets in self.buckets.items():
+            ends = np.promote_types(buckets.ends[0].dtype, buckets.ends[1].dtype).itemsize
+            width = 2 * ends + buckets.e_id.itemsize + _row_bytes(self.graph.edge_attrs.get(edge_type, {}))
+            size += int(buckets.counts[part_id]) * width
+        return size
 
     def shared(self) -> Part:
         """What every part repeats: semantic nodes and the edges among them."""
@@ -103,6 +116,10 @@ class Blocks:
     def _with_attrs(self, edge_type: EdgeType, edges: Edges) -> Edges:
         attrs = {k: _rows(v, edges.e_id) for k, v in self.graph.edge_attrs.get(edge_type, {}).items()}
         return Edges(edges.edge_index, edges.e_id, attrs, edges.pairs, edges.ptr)
+
+
+def _row_bytes(attrs: Mapping[str, Tensor]) -> int:
+    return sum(v.element_size() * math.prod(v.shape[1:]) for v in attrs.values())
 
 
 def _rows(value: Tensor, ids: Tensor) -> Tensor:

@@ -163,12 +163,10 @@ def _to_folder(
     writer.save_node_part({t: torch.from_numpy(v) for t, v in labels.items()})
     if graph.ids or graph.names:
         writer.save_ids(graph.ids, graph.names)
-    sizes = [0] * config.num_parts
 
     def write(part_id: int) -> None:
-        part = blocks.part(part_id)
-        sizes[part_id] = part.num_bytes
-        writer.write(part)
+        if not writer.has(part_id):  # it has those that an interrupted build finished, by their hash
+            writer.write(blocks.part(part_id))
 
     with clock("parts", config.num_parts) as step:
         run(_stepping(write, step), range(config.num_parts), config.threads)
@@ -180,6 +178,7 @@ def _to_folder(
             if name != "sampled" or roles.sampled:
                 writer.write(block)
             step()
+    sizes = [blocks.part_bytes(p) for p in range(config.num_parts)]
     report = count(blocks, eels, sizes, rest_bytes, plan)
     writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
 

@@ -22,6 +22,7 @@ from hasp.schema import EdgeType, edge_name
 
 __all__ = ["Graph", "HaspWarning"]
 
+_SET_BY_BATCHES = frozenset({"n_id", "e_id", "input_id", "batch_size", "owner_part"})
 _STEP = 1 << 24  # elements looked at in one go, so that checking a memory map stays bounded
 
 
@@ -55,7 +56,8 @@ class Graph:
 
         Every tensor or array attribute of a node or edge store whose first dimension counts nodes or edges is kept.
         ``edge_label`` and ``edge_label_index`` belong to a split, not to the graph: hand them to the loader. Other
-        attributes cannot be cut and are named in one warning.
+        attributes cannot be cut, or have a name that every batch sets itself (``n_id``, ``e_id``...), and are named in one
+        warning.
 
         Raises:
             InvalidGraph: no node types, a store without ``num_nodes`` or ``edge_index``, a sparse or ragged tensor.
@@ -94,7 +96,8 @@ class Graph:
                     _take(value, f"{edge_name(edge_type)}.{key}", key, index.size(1), edge_attrs[edge_type], left)
         if left:
             warnings.warn(
-                f"attributes that have no row per node or edge are not carried into parts: {', '.join(left)}",
+                "attributes without a row per node or edge, or with a name that every batch sets itself, are not carried into "
+                f"parts: {', '.join(left)}",
                 HaspWarning,
                 stacklevel=3,
             )
@@ -215,7 +218,7 @@ def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor],
     tensor = _tensor(value)
     if tensor is not None and tensor.layout != torch.strided:
         raise InvalidGraph(f"{label} is a sparse tensor, and parts hold dense rows; store it as an edge type")
-    if tensor is None or tensor.dim() == 0 or tensor.size(0) != count:
+    if tensor is None or tensor.dim() == 0 or tensor.size(0) != count or key in _SET_BY_BATCHES:
         left.append(label)
         return
     _on_cpu(tensor, label)

@@ -135,6 +135,35 @@ def test_nan_features_are_counted():
         build(shop(score=x))
 
 
+def test_names_that_batches_set_are_left_out_aloud():
+    data = shop()
+    data.generate_ids()  # PyG's own n_id and e_id
+    data["title"].owner_part = torch.arange(40)
+    with pytest.warns(HaspWarning, match=r"title\.n_id, title\.owner_part, .*co.*\.e_id"):
+        parts = build(data)
+    assert parts.verify(shop()) == []
+
+
+def test_an_interrupted_build_keeps_what_it_wrote(tmp_path, monkeypatch):
+    from hasp.blocks import Blocks
+
+    make, made = Blocks.part, []
+
+    def part(self, part_id):
+        if part_id == 2 and not made:
+            raise KeyboardInterrupt
+        return make(self, part_id)
+
+    monkeypatch.setattr(Blocks, "part", part)
+    with pytest.raises(KeyboardInterrupt):
+        build(root=tmp_path / "parts", threads=1)
+    made.append(True)
+    monkeypatch.setattr(Blocks, "part", lambda self, part_id: made.append(part_id) or make(self, part_id))
+    resumed = build(root=tmp_path / "parts", threads=1)
+    assert made[1:] == [2, 3]
+    assert resumed.report().part_bytes == build().report().part_bytes == [resumed.part(p).num_bytes for p in range(4)]
+
+
 def test_no_eel_at_all_and_a_hub(tmp_path):
     data = shop()
     data[EEL].edge_index = torch.empty(2, 0, dtype=torch.long)
