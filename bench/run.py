@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.measure import CLOCK
 from bench.table import Table
 
 __all__ = ["BENCHES", "machine", "main", "write_tables"]
@@ -70,6 +71,7 @@ def machine() -> dict[str, Any]:
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": memory,
+        "clock": CLOCK,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -102,7 +104,8 @@ def _remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> N
 def _in_words(where: dict[str, Any]) -> str:
     packages = ", ".join(f"{k} {v}" for k, v in where["packages"].items())
     memory = f"{where['memory_bytes'] / 2**30:.0f} GiB" if where["memory_bytes"] else "unknown memory"
-    return f"Machine: {where['cores']} cores of {where['cpu']}, {memory}; Python {where['python']}, {packages}."
+    clock = "CPU seconds, summed over threads (others were using the machine). " if where["clock"] == "cpu" else ""
+    return f"{clock}Machine: {where['cores']} cores of {where['cpu']}, {memory}; Python {where['python']}, {packages}."
 
 
 def _git(*arguments: str) -> str:

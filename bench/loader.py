@@ -1,0 +1,271 @@
+"""Loader: parts on disk -> batches whose every byte is in memory of the trainer's own.
+
+A batch of one part is views of a memory map, which costs next to nothing until it is read; so each batch is also copied
+once into a staging buffer, as a copy to a GPU would. The floor is a plain ``readinto`` of the same files into such a buffer.
+"Cold" means that the kernel was asked to drop the files from its cache before each pass (``posix_fadvise``).
+
+PyG's samplers, which make a new subgraph for every batch of seeds, are a second table.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from bench.graphs import ENTITIES, Planted, hetero
+from bench.measure import interleave, median, ratio, warm_up
+from bench.table import Table
+from hasp.data import HASPData
+from hasp.graph import Graph
+from hasp.load.loader import HASPLoader
+from hasp.load.merge import merge
+from hasp.schema import EdgeType, Schema
+from hasp.store.read import FolderStore
+
+__all__ = ["run"]
+
+SIZES = {
+    "small": (Planted(2_000, 6_000), 8, 8, 2, 2_000),
+    "full": (Planted(1_000_000, 5_000_000), 64, 64, 5, 0),
+}
+FANOUT = (10, 10)
+SEEDS = 1024
+
+
+def run(size: str = "full") -> list[Table]:
+    """Both tables."""
+    spec, num_parts, features, repeats, titles = SIZES[size]
+    warm_up()
+    return [_disk(spec, num_parts, features, repeats), _samplers(titles, repeats)]
+
+
+def _disk(spec: Planted, num_parts: int, features: int, repeats: int) -> Table:
+    graph = hetero(spec, features=features)
+    edges = sum(graph.num_edges(e) for e in graph.edges)
+    with TemporaryDirectory() as folder:
+        root, saved = Path(folder) / "parts", Path(folder) / "saved"
+        HASPData(graph, Schema(entity=ENTITIES), num_parts=num_parts, root=root, log=False)
+        del graph
+        files = sorted(root.glob("part-*.safetensors"))
+        size = sum(p.stat().st_size for p in files)
+        peers = _save(root, saved, num_parts)
+        saved_size = sum(p.stat().st_size for p in peers)
+        table = Table(
+            "loader",
+            f"One pass over {num_parts} parts on disk ({spec.nodes:,} entities, {edges:,} edges, {features} floats; "
+            f"{size / 1e6:,.0f} MB of part files)",
+            ("cache", "by", "q", "MB/s", "share of a plain read", "seconds"),
+        )
+        buffer = torch.empty(1 << 20, dtype=torch.uint8)
+        ours: dict[str, Callable[[], Iterable[Any]]] = {}
+        for q in (1, 4):
+            for dtype in (torch.int32, torch.int64):
+                name = f"merge, {str(dtype).removeprefix('torch.')}, checked for size|{q}"
+                ours[name] = partial(_merged, root, num_parts, q, dtype, "size")
+            ours[f"merge, int64, every file hashed|{q}"] = partial(_merged, root, num_parts, q, torch.int64, "first")
+            ours[f"HASPLoader, int64, no workers|{q}"] = partial(_loaded, root, q)
+        for cache, drop in (("warm", False), ("cold", True)):
+            contenders: dict[str, Callable[[], float]] = {"plain read": partial(_read, files, drop)}
+            contenders |= {name: partial(_pass, make, files, buffer, drop) for name, make in ours.items()}
+            contenders["torch.load of a saved HeteroData|1"] = partial(_pass, partial(_unpickled, peers), peers, buffer, drop)
+            contenders["views only: merge, int32|1"] = partial(
+                _pass, partial(_merged, root, num_parts, 1, torch.int32, "size"), files, None, drop
+            )
+            times = interleave(contenders, repeats + 1)
+            times = {name: each[1:] for name, each in times.items()}  # the first round fills the cache and the buffer
+            for name, each in times.items():
+                by, _, q_text = name.partition("|")
+                held = saved_size if by.startswith("torch.load") else size
+                share = ratio(times["plain read"], each) * held / size
+                views = by.startswith("views")
+                table.add(
+                    cache=cache,
+                    by=by,
+                    q=q_text or "-",
+                    seconds=median(each),
+                    runs=each,
+                    **{
+                        "MB/s": None if views else held / median(each) / 1e6,
+                        "share of a plain read": None if views else f"{share:.0%}",
+                    },
+                )
+    table.notes += [
+        f"Medians of {repeats} interleaved rounds. Every byte of a batch is copied once into a staging buffer, as for a GPU;",
+        "MB/s count the bytes of the part files (of the .pt files for torch.load).",
+        "int64 doubles the bytes of all indices on the way.",
+        '"Views only" leaves that copy out: what a batch costs if nobody reads it.',
+    ]
+    return table
+
+
+def _merged(root: Path, num_parts: int, q: int, dtype: torch.dtype, verify: str) -> Iterator[Any]:
+    store = FolderStore.open(root, verify=verify)
+    for first in range(0, num_parts, q):
+        yield merge(store, range(first, min(first + q, num_parts)), index_dtype=dtype)
+
+
+def _loaded(root: Path, q: int) -> Iterable[Any]:
+    return HASPLoader(FolderStore.open(root, verify="size"), batch_size=q)
+
+
+def _unpickled(files: list[Path]) -> Iterator[Any]:
+    for path in files:
+        yield torch.load(path, weights_only=False)
+
+
+def _save(root: Path, folder: Path, num_parts: int) -> list[Path]:
+    """The same batches as ``HeteroData``, the way a PyG user keeps them."""
+    folder.mkdir()
+    paths = []
+    for part_id, batch in enumerate(_merged(root, num_parts, 1, torch.int64, "size")):
+        path = folder / f"{part_id}.pt"
+        torch.save(batch.clone(), path)  # a view would be saved with the whole map behind it
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)  # or the kernel would not drop it
+        os.close(handle)
+        paths.append(path)
+    return paths
+
+
+def _pass(make: Callable[[], Iterable[Any]], files: list[Path], buffer: torch.Tensor | None, drop: bool) -> float:
+    if drop:
+        _drop(files)
+    start = time.perf_counter()
+    seen = 0
+    for batch in make():
+        seen += 1
+        if buffer is not None:
+            _copy_out(batch, buffer)
+    elapsed = time.perf_counter() - start
+    assert seen
+    return elapsed
+
+
+def _copy_out(batch: Any, buffer: torch.Tensor) -> None:
+    """Copy every tensor once into the buffer, in pieces: it stays in the cache, so this is the cost of reading the batch."""
+    for store in (*batch.node_stores, *batch.edge_stores):
+        for value in store.values():
+            if isinstance(value, torch.Tensor):
+                flat = value.reshape(-1).view(torch.uint8)
+                for at in range(0, flat.numel(), buffer.numel()):
+                    piece = flat[at : at + buffer.numel()]
+                    buffer[: piece.numel()].copy_(piece)
+
+
+def _read(files: list[Path], drop: bool) -> float:
+    if drop:
+        _drop(files)
+    block = memoryview(bytearray(1 << 20))
+    start = time.perf_counter()
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
+    return time.perf_counter() - start
+
+
+def _drop(files: list[Path]) -> None:
+    gc.collect()  # a page that is mapped somewhere is not dropped
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def _samplers(titles: int, repeats: int) -> Table:
+    """Supervision EELs and message edges per second on a catalogue of real size; movies where it is at hand."""
+    data, label, link = _catalogue(titles)
+    table = Table(
+        "samplers",
+        f"Batches for link prediction in memory ({label}; {sum(data[e].num_edges for e in data.edge_types):,} edges)",
+        ("by", "supervision EELs (seeds) per second", "message edges per second", "batches"),
+        notes=[
+            f"PyG's samplers: fan-out {'+'.join(map(str, FANOUT))}, batches of {SEEDS:,}, no workers; NeighborLoader and",
+            "HGTLoader count seed entities. HASPLoader: every EEL of a part supervises, one negative each. No model runs.",
+        ],
+    )
+    parts = HASPData(data, Schema(entity="title"), num_parts=8, log=False)
+    limit = 4 if titles else 12
+    made: dict[str, Callable[[], Iterable[Any]]] = {
+        f"HASPLoader, {q} of 8 parts per batch": partial(
+            HASPLoader, parts, batch_size=q, edge_label_index=(link, None), neg_sampling="binary"
+        )
+        for q in (1, 4)
+    }
+    made["HASPLoader, 1 of 8 parts per batch, no supervision drawn"] = partial(HASPLoader, parts, batch_size=1)
+    if importlib.util.find_spec("torch_sparse") is None:
+        table.notes.append("PyG's samplers were left out: they need torch-sparse, which is not installed.")
+    else:
+        made |= _peers(data, link)
+    counted: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+
+    def clocked(name: str) -> float:
+        loader = iter(made[name]())
+        start = time.perf_counter()
+        seeds = messages = 0
+        for batch in islice(loader, limit):
+            seeds += _seeds(batch, name, link)
+            messages += sum(batch[e].edge_index.size(1) for e in batch.edge_types)
+        elapsed = time.perf_counter() - start
+        counted[name].append((seeds / elapsed, messages / elapsed))
+        return elapsed
+
+    interleave({name: partial(clocked, name) for name in made}, repeats)
+    for name, each in counted.items():
+        table.add(
+            by=name,
+            **{
+                "supervision EELs (seeds) per second": median([a for a, _ in each]),
+                "message edges per second": median([b for _, b in each]),
+            },
+            batches=limit if "HASP" not in name else f"up to {limit}",
+            runs=each,
+        )
+    return table
+
+
+def _seeds(batch: Any, name: str, link: EdgeType) -> int:
+    if "no supervision" in name:
+        return int(batch[link].edge_index.size(1))
+    found = batch[link]
+    if "edge_label" in found:
+        return int((found.edge_label > 0).sum())  # positives
+    return int(batch["title"].batch_size)
+
+
+def _peers(data: Any, link: EdgeType) -> dict[str, Callable[[], Iterable[Any]]]:
+    from torch_geometric.loader import HGTLoader, LinkNeighborLoader, NeighborLoader
+
+    fan, both = list(FANOUT), {"batch_size": SEEDS, "shuffle": True}
+    return {
+        "LinkNeighborLoader": partial(
+            LinkNeighborLoader, data, fan, edge_label_index=(link, None), neg_sampling="binary", **both
+        ),
+        "NeighborLoader": partial(NeighborLoader, data, fan, input_nodes="title", **both),
+        "HGTLoader": partial(HGTLoader, data, [SEEDS * 4] * 2, input_nodes="title", **both),
+    }
+
+
+def _catalogue(titles: int) -> tuple[Any, str, EdgeType]:
+    """Movies, both directions of every edge type; else titles of a planted graph."""
+    from hasp.sources import open_source
+    from hasp.sources.reverse import add_reverse
+
+    shared = Path(os.environ.get("HASP_SHARED", Path(__file__).parent.parent.parent / "shared")) / "data" / "movies"
+    if titles == 0 and shared.is_dir():
+        return open_source(shared, reverse=True).to_hetero_data(), "movies", ("title", "co_engaged", "title")
+    made = hetero(Planted(titles or 80_000, 3 * (titles or 80_000)))
+    keep = ("title", "genre", "theme")
+    edges = {e: made.edges[e] for e in made.edges if e[0] in keep and e[2] in keep}
+    graph = Graph({t: made.num_nodes[t] for t in keep}, edges)
+    return add_reverse(graph).to_hetero_data(), "planted", ("title", "linked", "title")

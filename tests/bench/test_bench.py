@@ -1,0 +1,124 @@
+"""Every benchmark runs at its small size and hands back rows that mean something. No time is judged here."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from bench import csr, loader, materialise, measure, pipeline, run
+from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
+from bench.table import Table
+from hasp.part import Edges, Part
+
+
+@pytest.fixture(autouse=True)
+def peers_may_warn():
+    """PyG and the bench's own subjects warn about what is none of our business here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def numbers(table, column):
+    values = [row[column] for row in table.rows if row.get(column) is not None]
+    assert values and all(np.isfinite(v) and v > 0 for v in values), column
+    return values
+
+
+def test_planted_graph_is_deterministic_and_has_the_mixing_that_was_asked_for():
+    spec = Planted(3_000, 20_000, seed=5)
+    src, dst, community = planted(spec)
+    again = planted(spec)
+    assert all(np.array_equal(a, b) for a, b in zip((src, dst, community), again, strict=True))
+    assert not np.array_equal(src, planted(Planted(3_000, 20_000, seed=6))[0])
+    assert (src != dst).all() and src.min() >= 0 and max(src.max(), dst.max()) < 3_000
+    assert 0.15 < (community[src] != community[dst]).mean() < 0.3
+    degree = np.bincount(np.concatenate([src, dst]))
+    assert degree.max() > 8 * degree.mean()  # a power law, not a uniform graph
+
+
+def test_hetero_graph_has_its_types_and_survives_a_file(tmp_path):
+    graph = hetero(Planted(500, 2_000), features=3, semantic_edges=600)
+    graph.check()
+    assert len(graph.edges) == 15 and sum(graph.num_nodes[t] for t in ENTITIES) == 500
+    assert sum(graph.num_edges(e) for e in graph.edges) == 2_600
+    back = load(save(graph, tmp_path / "graph.safetensors"))
+    assert back.fingerprint() == graph.fingerprint()
+
+
+def test_materialise_compares_equal_results():
+    (table,) = materialise.run("small")
+    assert [(row["parts"], row["features"]) for row in table.rows] == [(k, f) for k in (4, 8) for f in ("none", "64 floats")]
+    for column in ("one pass [s]", "loop of HeteroData.subgraph [s]", "faster", "times the floor"):
+        numbers(table, column)
+
+
+def test_materialise_notices_a_wrong_edge():
+    graph = hetero(Planted(300, 1_000), semantic_edges=300)
+    labels = {t: (np.arange(graph.num_nodes[t]) % 2).astype(np.int32) for t in ENTITIES}
+    roles = materialise.Schema(entity=ENTITIES).resolve(graph.num_nodes, graph.edges)
+    part = materialise.all_parts(graph, roles, labels, 2)[0]
+    peer = graph.to_hetero_data().subgraph(materialise.subset(labels, 0))
+    materialise.equal_to_subgraph(graph, part, peer)
+    edge_type, edges = next((e, v) for e, v in part.edges.items() if v.num_edges > 1)
+    wrong = edges.edge_index.clone()
+    wrong[0] = torch.flip(wrong[0], [0])
+    bad = Part(0, part.nodes, {**part.edges, edge_type: Edges(wrong, edges.e_id)})
+    with pytest.raises(AssertionError, match="differ"):
+        materialise.equal_to_subgraph(graph, bad, peer)
+
+
+def test_csr_asserts_equal_graphs_and_measures_memory():
+    (table,) = csr.run("small")
+    assert [row["by"] for row in table.rows] == list(csr.CONTENDERS)
+    numbers(table, "seconds")
+    assert len(numbers(table, "hasp on as many threads is faster by")) == 4
+
+
+def test_loader_measures_every_contender_and_says_what_it_left_out():
+    disk, samplers = loader.run("small")
+    assert {row["cache"] for row in disk.rows} == {"warm", "cold"}
+    numbers(disk, "MB/s")
+    numbers(samplers, "message edges per second")
+    left_out = any("torch-sparse" in note for note in samplers.notes)
+    assert left_out != any(row["by"] == "NeighborLoader" for row in samplers.rows)
+
+
+def test_pipeline_runs_every_route_in_its_own_process():
+    (table,) = pipeline.run("small")
+    assert [row["route"] for row in table.rows] == ["hasp", "loop", "partitioner"]
+    numbers(table, "written [MB]")
+    assert "'HeteroData' has no attribute 'edge_index'" in " ".join(table.notes)
+
+
+def test_a_contender_that_dies_is_a_row_not_a_crash():
+    assert "no_such_name" in measure.call_in_child("bench.csr:no_such_name")["error"]
+    assert "not done" in measure.call_in_child("bench.pipeline:hasp", 0.01, source="", num_parts=1)["error"]
+
+
+def test_interleaving_alternates_and_pairs_ratios():
+    order = []
+    times = measure.interleave({"a": lambda: order.append("a") or 2.0, "b": lambda: order.append("b") or 1.0}, 2)
+    assert order == ["a", "b", "b", "a"] and measure.ratio(times["a"], times["b"]) == 2.0
+    assert measure.ratio([10.0, 2.0, 30.0], [1.0, 1.0, 1.0]) == 10.0
+
+
+def test_tables_go_between_their_markers_and_the_history_grows(tmp_path, monkeypatch):
+    table = Table("demo", "A title", ("a", "b"), [{"a": 1234, "b": 0.12345, "hidden": 1}], ["A note."])
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench:demo -->\nold\n<!-- /bench -->\nafter <!-- bench:other -->\n<!-- /bench -->\n")
+    assert run.write_tables(readme, {"demo": table.markdown(), "absent": "x"}) == ["demo"]
+    text = readme.read_text()
+    assert "| 1,234 | 0.123 |" in text and "old" not in text and text.endswith("<!-- bench:other -->\n<!-- /bench -->\n")
+    assert text.startswith("before\n") and "A note." in text
+    fake = type("Fake", (), {"SIZES": {"small": 1}, "run": staticmethod(lambda size: [table])})
+    monkeypatch.setattr(run.importlib, "import_module", lambda name: fake)
+    for _ in range(2):
+        assert run.main(["csr", "--size", "small", "--results", str(tmp_path)]) == 0
+    lines = (tmp_path / "demo.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and json.loads(lines[1])["rows"][0]["hidden"] == 1
+    assert json.loads(lines[0])["machine"]["cores"] >= 1
+    with pytest.raises(SystemExit):
+        run.main(["no-such-bench"])
