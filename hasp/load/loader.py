@@ -346,6 +346,5 @@ def _cast(sampling: Any) -> Any:
     try:
         return NegativeSampling.cast(sampling)
     except (TypeError, ValueError) as error:
-        raise HaspError(
-            f"neg_sampling is 'binary', 'triplet', a dict or a NegativeSampling, got {sampling!r} ({error})"
-        ) from error
+        known = "'binary', 'triplet', a dict or a NegativeSampling"
+        raise HaspError(f"neg_sampling is {known}, got {sampling!r} ({error})") from error

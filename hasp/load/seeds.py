@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
-from hasp.load.merge import sorted_by_destination, take_rows
+from hasp.load.merge import take_rows
 from hasp.load.store import Store
 
 __all__ = ["Seeds"]
@@ -88,7 +87,8 @@ def _reorder(batch: HeteroData, node_type: str, order: Tensor) -> None:
         index = edges.edge_index.clone()
         for end in ends:
             index[end] = row[index[end].to(torch.int64)].to(index.dtype)
-        again = torch.from_numpy(sorted_by_destination(index[1].numpy(), edges.e_id.numpy()))
+        # Edges come in ascending (destination, e_id): a stable sort by the new destination keeps the second key.
+        again = index[1].argsort(stable=True)
         for key, value in edges.items():
             if isinstance(value, Tensor):
                 edges[key] = index[:, again] if key == "edge_index" else take_rows(value, again)
@@ -97,4 +97,4 @@ def _reorder(batch: HeteroData, node_type: str, order: Tensor) -> None:
 def _two(value: Any) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2 or not isinstance(value[0], str):
         raise HaspError(f"input_nodes is a node type or (node type, nodes), got {type(value).__name__}; write it so")
-    return np.str_(value[0]).item(), value[1]
+    return value[0], value[1]

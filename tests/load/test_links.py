@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_fakes import build, example, random_graph, same, stores
+from torch_geometric.data import HeteroData
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
@@ -288,3 +289,15 @@ def test_an_eel_between_two_types_without_its_reverse() -> None:
     )
     seen = {p for b in HASPLoader(store, 2, edge_label_index=LIKE) for p in global_pairs(b, LIKE, b[LIKE].edge_label_index)}
     assert seen == set(map(tuple, data[LIKE].edge_index.t().tolist()))
+
+
+def test_a_link_of_another_eel_type_is_no_negative_either() -> None:
+    data = HeteroData()
+    data["title"].num_nodes = 6
+    every = torch.combinations(torch.arange(6)).t()
+    data[CO].edge_index = every[:, :3]
+    data["title", "also", "title"].edge_index = every[:, 3:14].flip(0)  # only the pair (4, 5) is free
+    store = build(data, {"title": [0] * 6}, 1, Schema(entity="title", eel=[CO, ("title", "also", "title")]))
+    batch = HASPLoader(store, edge_label_index=CO, neg_sampling={"mode": "binary", "amount": 5})([0])
+    index = batch[CO].edge_label_index[:, 3:]
+    assert index.size(1) == 15 and {tuple(p) for p in index.t().tolist()} == {(4, 5), (5, 4)}
