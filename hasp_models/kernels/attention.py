@@ -1,4 +1,4 @@
-"""Compiled loops of the fused relation attention (Eq. 3), called by ``numba_csr``.
+"""Compiled loops of the fused relation attention (Eq. 3) over the edges of each destination, called by ``numba_csr``.
 
 Conventions. ``H`` heads of width ``d``; head ``h`` of row ``i`` of a node array is row ``i * ld + h`` of a C-contiguous 2-D
 array (so that slices of a wider matrix need no copy). A segment is a run of edges of one destination (or, transposed, of
@@ -22,7 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["backward_dst", "backward_src", "backward_src_tied", "forward", "merge_forward", "merge_rows"]
+__all__ = ["backward_dst", "forward", "merge_forward"]
 
 njit: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 
@@ -91,30 +91,11 @@ def _weighted(out: Any, o: int, y: Any, ld: int, h: int, ids: Any, begin: int, e
 
 @njit
 def forward(
-    first: int,
-    last: int,
-    seg_ptr: Any,
-    seg_row: Any,
-    seg_out: Any,
-    src: Any,
-    rel: Any,
-    heads: int,
-    q: Any,
-    q_ld: int,
-    k: Any,
-    k_ld: int,
-    v: Any,
-    v_ld: int,
-    rel_k: Any,
-    rel_v: Any,
-    mul: Any,
-    add: Any,
-    raw: Any,
-    alpha: Any,
-    out: Any,
-    seg_max: Any,
-    seg_sum: Any,
-) -> None:
+    first: int, last: int, seg_ptr: Any, seg_row: Any, seg_out: Any, src: Any, rel: Any, heads: int,
+    q: Any, q_ld: int, k: Any, k_ld: int, v: Any, v_ld: int,
+    rel_k: Any, rel_v: Any, mul: Any, add: Any,
+    raw: Any, alpha: Any, out: Any, seg_max: Any, seg_sum: Any,
+) -> None:  # fmt: skip
     """Logits, softmax and weighted sum of each segment.
 
     Writes ``raw [E * H]`` (q . key, which the gradient of ``mul`` needs), ``alpha [E * H]`` and
@@ -304,91 +285,3 @@ def backward_dst(
                 r = of_run * heads + h
                 for j in range(dk):
                     dq[o, j] += sum_g * rel_k[r, j]
-
-
-@njit
-def merge_rows(split_row: Any, split_ptr: Any, num_rows: int, heads: int, out: Any, ld: int) -> None:
-    """Add up the extra rows of the split rows, in their order."""
-    d = out.shape[1]
-    for i in range(split_row.size):
-        for h in range(heads):
-            o = split_row[i] * ld + h
-            for j in range(d):
-                out[o, j] = 0
-            for t in range(split_ptr[i], split_ptr[i + 1]):
-                part = (num_rows + t) * ld + h
-                for j in range(d):
-                    out[o, j] += out[part, j]
-
-
-@njit
-def backward_src(
-    first: int,
-    last: int,
-    seg_ptr: Any,
-    seg_out: Any,
-    dst: Any,
-    edge: Any,
-    heads: int,
-    q: Any,
-    q_ld: int,
-    grad: Any,
-    alpha: Any,
-    pull: Any,
-    dk: Any,
-    dv: Any,
-) -> None:
-    """Gradients of keys ``dk`` and values ``dv``, gathered by source: no two threads write to one row."""
-    wk = q.shape[1]
-    wv = grad.shape[1]
-    for s in range(first, last):
-        for h in range(heads):
-            o = seg_out[s] * heads + h
-            for j in range(wk):
-                dk[o, j] = 0
-            for j in range(wv):
-                dv[o, j] = 0
-            for t in range(seg_ptr[s], seg_ptr[s + 1]):
-                at = edge[t] * heads + h
-                a = alpha[at]
-                w = pull[at]
-                g = dst[t] * heads + h
-                i = dst[t] * q_ld + h
-                for j in range(wv):
-                    dv[o, j] += a * grad[g, j]
-                for j in range(wk):
-                    dk[o, j] += w * q[i, j]
-
-
-@njit
-def backward_src_tied(
-    first: int,
-    last: int,
-    seg_ptr: Any,
-    seg_out: Any,
-    dst: Any,
-    edge: Any,
-    heads: int,
-    q: Any,
-    q_ld: int,
-    grad: Any,
-    alpha: Any,
-    pull: Any,
-    dv: Any,
-    dv_ld: int,
-) -> None:
-    """As :func:`backward_src` where keys are the values: one gradient, one store per row."""
-    d = q.shape[1]
-    for s in range(first, last):
-        for h in range(heads):
-            o = seg_out[s] * dv_ld + h
-            for j in range(d):
-                dv[o, j] = 0
-            for t in range(seg_ptr[s], seg_ptr[s + 1]):
-                at = edge[t] * heads + h
-                a = alpha[at]
-                w = pull[at]
-                g = dst[t] * heads + h
-                i = dst[t] * q_ld + h
-                for j in range(d):
-                    dv[o, j] += a * grad[g, j] + w * q[i, j]

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from hasp.parallel import run
 from hasp_models.kernels import attention as kernel
+from hasp_models.kernels import attention_sources as by_source
 from hasp_models.relation_csr import RelationCSR, Rows
 
 __all__ = ["packed_attention", "relation_attention"]
@@ -122,7 +123,7 @@ def _backward_dst(
         kernel.backward_dst(*segments, *edges, *nodes, *per_dst, pull, of_q, q_ld, *sums)
 
     run(task, range(count), threads)
-    kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_dst, heads, of_q, q_ld)
+    by_source.merge_rows(rows.split_row, rows.split_ptr, csr.num_dst, heads, of_q, q_ld)
     drel_k, drel_v, dmul, dadd = (b.sum(0) for b in of_blocks)
     return pull, drel_k.view(-1, heads, dk), drel_v.view(-1, heads, dv), dmul.view(-1, heads), dadd.view(-1, heads)
 
@@ -141,14 +142,14 @@ def _backward_src(
     def task(block: tuple[int, int]) -> None:
         segments = (*block, rows.seg_ptr, rows.seg_out)
         if of_k is None:
-            kernel.backward_src_tied(*segments, *shared, of_v, v_ld)
+            by_source.backward_src_tied(*segments, *shared, of_v, v_ld)
         else:
-            kernel.backward_src(*segments, *shared, of_k, of_v)
+            by_source.backward_src(*segments, *shared, of_k, of_v)
 
     run(task, rows.blocks, threads)
-    kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_v, v_ld)
+    by_source.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_v, v_ld)
     if of_k is not None:
-        kernel.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_k, heads)
+        by_source.merge_rows(rows.split_row, rows.split_ptr, csr.num_src, heads, of_k, heads)
 
 
 def _vector(x: Tensor) -> Array:
