@@ -1,1 +1,35 @@
-"""The companion of ``hasp``: models, training and evaluation over parts."""
+"""The companion of ``hasp``: the models, pretraining, training and evaluation of the SemanticGNN paper over parts.
+
+Names are imported when first used; importing the package loads neither a model nor a kernel.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "RelationAttention": "hasp_models.relation_attention",
+    "RelationCSR": "hasp_models.relation_csr",
+    "SemanticGNN": "hasp_models.semantic_gnn",
+    "add_neighbors": "hasp_models.infer",
+    "embed_all": "hasp_models.infer",
+}
+
+__all__ = [*_HOME]
+
+if TYPE_CHECKING:
+    from hasp_models.infer import add_neighbors as add_neighbors
+    from hasp_models.infer import embed_all as embed_all
+    from hasp_models.relation_attention import RelationAttention as RelationAttention
+    from hasp_models.relation_csr import RelationCSR as RelationCSR
+    from hasp_models.semantic_gnn import SemanticGNN as SemanticGNN
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hasp_models' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -199,35 +199,10 @@ def merge_forward(
 
 @njit
 def backward_dst(
-    first: int,
-    last: int,
-    seg_ptr: Any,
-    seg_row: Any,
-    seg_out: Any,
-    src: Any,
-    rel: Any,
-    heads: int,
-    q: Any,
-    q_ld: int,
-    k: Any,
-    k_ld: int,
-    v: Any,
-    v_ld: int,
-    rel_k: Any,
-    rel_v: Any,
-    mul: Any,
-    raw: Any,
-    alpha: Any,
-    out: Any,
-    grad: Any,
-    pull: Any,
-    dq: Any,
-    dq_ld: int,
-    drel_k: Any,
-    drel_v: Any,
-    dmul: Any,
-    dadd: Any,
-) -> None:
+    first: int, last: int, seg_ptr: Any, seg_row: Any, seg_out: Any, src: Any, rel: Any, heads: int, q: Any,
+    q_ld: int, k: Any, k_ld: int, v: Any, v_ld: int, rel_k: Any, rel_v: Any, mul: Any, raw: Any, alpha: Any,
+    out: Any, grad: Any, pull: Any, dq: Any, dq_ld: int, drel_k: Any, drel_v: Any, dmul: Any, dadd: Any,
+) -> None:  # fmt: skip
     """Gradients that are gathered by destination.
 
     ``grad`` and ``out`` are ``[num_dst * H, dv]``. Writes ``dq`` and ``pull [E * H]``, the gradient of ``q . key``, and adds
