@@ -1,0 +1,198 @@
+"""Checkpoints: all that a training run needs to go on bit for bit, in files that appear whole or not at all.
+
+Tensors are in ``state-<step>.safetensors``, everything else in ``checkpoint.json``, which names that file and its hash and
+is replaced last: a crash between the two leaves the older checkpoint in force. Nothing is pickled. There is no state of a
+random generator: :func:`hasp_models.train.fit` keys everything random by (seed, step, parts).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hasp.errors import CorruptPart, HaspError
+from hasp.store.disk import Disk
+from hasp.store.framing import chunks, parse_json
+
+__all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "write_json"]
+
+_JSON, _VERSION = "checkpoint.json", 1
+_LIMIT = 1 << 28
+
+
+@dataclass
+class Checkpoint:
+    """The folder of one run's checkpoint.
+
+    Args:
+        folder: made when the first checkpoint is saved.
+        disk: what does the I/O; tests inject faults here.
+    """
+
+    folder: Path
+    disk: Disk
+
+    @classmethod
+    def at(cls, folder: str | Path, disk: Disk | None = None) -> Checkpoint:
+        """A checkpoint in ``folder``, which need not exist yet."""
+        return cls(Path(folder), disk or Disk())
+
+    def exists(self) -> bool:
+        """Whether there is something to resume from."""
+        return _JSON in self.disk.list(self.folder)
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: Any,
+        settings: Mapping[str, Any],
+        progress: Mapping[str, Any],
+        best: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Replace the checkpoint.
+
+        Args:
+            model: its ``state_dict`` is kept.
+            optimizer: of this model.
+            loader: a :class:`hasp.HASPLoader`.
+            settings: what must be equal on resumption; plain values.
+            progress: what the loop counts; plain values, ``step`` among them.
+            best: the weights to go back to in the end.
+        """
+        tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in (best or {}).items()}
+        state = optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, values in state["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{index}/{key}"] = value
+                else:
+                    plain.setdefault(str(index), {})[key] = value
+        name = f"state-{int(progress['step']):010d}.safetensors"
+        self.disk.make_folder(self.folder)
+        size, digest = self.disk.put(self.folder / name, chunks(tensors))
+        meta = {
+            "format_version": _VERSION,
+            "file": {"name": name, "bytes": size, "blake3": digest},
+            "model": signature(model),
+            "optimizer": {"kind": type(optimizer).__name__, "groups": state["param_groups"], "state": plain},
+            "loader": loader.state_dict(),
+            "settings": dict(settings),
+            "progress": dict(progress),
+        }
+        write_json(self.folder / _JSON, meta, self.disk)
+        for other in self.disk.list(self.folder):
+            if other.startswith("state-") and other != name:
+                self.disk.discard(self.folder / other)
+
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Any, settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Put model, optimizer and loader back to where they were.
+
+        Returns:
+            ``progress`` and ``best`` as they were saved.
+
+        Raises:
+            HaspError: the checkpoint is of another model, other parts or other settings; nothing has been changed then.
+            CorruptPart: a file is not what was written.
+        """
+        meta = read_json(self.folder / _JSON, self.disk)
+        if meta.get("format_version") != _VERSION:
+            raise HaspError(
+                f"a checkpoint here has format_version {_VERSION}, {self.folder} has {meta.get('format_version')}; train anew"
+            )
+        self._check(meta, model, optimizer, settings)
+        path = self.folder / str(meta["file"]["name"])
+        self.disk.size(path)
+        if self.disk.hash(path) != meta["file"]["blake3"]:
+            raise CorruptPart(f"{path} is not the file that was written; remove the checkpoint and train anew")
+        tensors = self.disk.map(path)
+        loader.load_state_dict(meta["loader"])  # first of all: it refuses other parts
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
+        state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in meta["optimizer"]["state"].items()}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/", 2)
+                state.setdefault(int(index), {})[key] = value.clone()  # a file's pages must not be trained on
+        optimizer.load_state_dict({"state": state, "param_groups": meta["optimizer"]["groups"]})
+        return meta["progress"], {k[5:]: v.clone() for k, v in tensors.items() if k.startswith("best/")}
+
+    def _check(
+        self, meta: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+    ) -> None:
+        if (problem := difference(meta["model"], signature(model))) is not None:
+            raise HaspError(
+                f"the checkpoint in {self.folder} is of another model ({problem}); use its settings or another folder"
+            )
+        if meta["optimizer"]["kind"] != type(optimizer).__name__:
+            raise HaspError(
+                f"the checkpoint in {self.folder} is of the optimizer {meta['optimizer']['kind']}, "
+                f"got {type(optimizer).__name__}; use that one"
+            )
+        for key in sorted({*meta["settings"], *settings}):
+            saved, mine = meta["settings"].get(key), settings.get(key)
+            if saved != mine:
+                raise HaspError(
+                    f"the checkpoint in {self.folder} was made with {key}={saved!r}, this run has {mine!r}; "
+                    "make them equal, or choose another folder"
+                )
+
+
+def signature(model: nn.Module) -> dict[str, Any]:
+    """What tells one model from another: its class, and name, dtype and shape of every tensor."""
+    shapes = {k: [str(v.dtype).removeprefix("torch."), list(v.shape)] for k, v in model.state_dict().items()}
+    return {"class": type(model).__name__, "tensors": shapes}
+
+
+def difference(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+    """The first difference of two signatures in words, or ``None``."""
+    if saved["class"] != mine["class"]:
+        return f"{saved['class']}, not {mine['class']}"
+    for name in [*saved["tensors"], *mine["tensors"]]:
+        a, b = saved["tensors"].get(name), mine["tensors"].get(name)
+        if a != b:
+            return f"{name} is {_words(a)} there and {_words(b)} here"
+    return None
+
+
+def _words(entry: Any) -> str:
+    return "absent" if entry is None else f"{entry[0]} {tuple(entry[1])}"
+
+
+def write_json(path: Path, value: Any, disk: Disk | None = None) -> None:
+    """Write plain values as JSON, atomically. Infinite numbers and NaN are refused, as no reader agrees on them."""
+    (disk or Disk()).put(path, [(json.dumps(value, indent=1, allow_nan=False) + "\n").encode()])
+
+
+def read_json(path: Path, disk: Disk | None = None) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote. Raises :class:`CorruptPart` for anything but an object."""
+    disk = disk or Disk()
+    disk.size(path)
+    try:
+        value = parse_json(disk.head(path, _LIMIT))
+    except CorruptPart as error:
+        raise CorruptPart(f"{path}: {error}; make it again") from error
+    if not isinstance(value, dict):
+        raise CorruptPart(f"{path} holds one object, got {type(value).__name__}; make it again")
+    return value
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], disk: Disk | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    (disk or Disk()).put(path, chunks(tensors))
+
+
+def load_tensors(path: Path, disk: Disk | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file, memory-mapped."""
+    disk = disk or Disk()
+    disk.size(path)
+    return disk.map(path)

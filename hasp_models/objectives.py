@@ -1,0 +1,159 @@
+"""Objectives: what a batch is asked for. Each gives a sum and a weight, never a mean.
+
+The mean of per-part means is not Eq. 4: parts differ in size. Only who has seen every batch of a step, on every rank, can
+divide; that is :func:`hasp_models.train.fit`. An objective for it is any callable ``(model, batch, key) -> LossTerm``, where
+``model(batch)`` gives vectors per node type and ``key`` decides all that the objective draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hasp.errors import HaspError
+from hasp.load.links import reverse_of
+from hasp.rng import hash64
+from hasp.schema import EdgeType
+
+__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective"]
+
+
+class LossTerm(NamedTuple):
+    """The loss of one batch.
+
+    Attributes:
+        sum: scalar tensor with gradients; 0 for a batch that supervises nothing.
+        weight: how many terms were summed; 0 for such a batch, which takes part all the same.
+    """
+
+    sum: Tensor
+    weight: float
+
+
+Objective = Callable[[Any, Any, int], LossTerm]
+
+
+class LinkBCE:
+    """The paper's Eq. 4-5: binary cross-entropy of ``sigmoid(h_i . h_j)`` over links and as many pairs that are none.
+
+    Wants a loader with ``neg_sampling="binary"`` (one negative per link, the paper's number, or any other).
+
+    Args:
+        edge_type: the supervised links.
+    """
+
+    def __init__(self, edge_type: EdgeType) -> None:
+        self.edge_type = edge_type
+
+    def __call__(self, model: Any, batch: Any, key: int = 0) -> LossTerm:
+        """The summed cross-entropy of the batch's pairs; the weight is their number, negatives included."""
+        store = batch[self.edge_type]
+        if "edge_label_index" not in store or "edge_label" not in store:
+            raise HaspError(
+                f"the paper's objective needs labelled pairs of {self.edge_type}, but the batch has none; "
+                "give the loader edge_label_index=... and neg_sampling='binary'"
+            )
+        out = model(batch)
+        source, destination = store.edge_label_index
+        logits = (_full(out[self.edge_type[0]])[source] * _full(out[self.edge_type[2]])[destination]).sum(dim=1)
+        label = (store.edge_label > 0).to(logits.dtype)
+        return LossTerm(F.binary_cross_entropy_with_logits(logits, label, reduction="sum"), float(source.numel()))
+
+    def __repr__(self) -> str:
+        return f"LinkBCE({self.edge_type})"
+
+
+class InfoNCE:
+    """In-batch softmax over cosines: each end of a link picks its partner among the partners of the other links.
+
+    Both directions count, half each. A partner to which the asking node is linked as well is no wrong answer: known links
+    (those that supervise and those that carry messages in this batch) are masked, and so is the node itself.
+
+    Args:
+        edge_type: the supervised links.
+        temperature: cosines are divided by it.
+        max_pairs: links per batch at most; more are thinned out by ``key``. The memory of a step is its square.
+        known: further edge types between the same node types whose pairs are no wrong answers.
+
+    Raises:
+        HaspError: a setting out of its range.
+    """
+
+    def __init__(
+        self, edge_type: EdgeType, temperature: float = 0.1, max_pairs: int = 2048, known: Sequence[EdgeType] = ()
+    ) -> None:
+        if not temperature > 0:
+            raise HaspError(f"temperature is above 0, got {temperature}; 0.1 is usual")
+        if max_pairs < 2:
+            raise HaspError(f"a pair is told from other pairs, so max_pairs is at least 2, got {max_pairs}; raise it")
+        self.edge_type, self.temperature, self.max_pairs = edge_type, temperature, max_pairs
+        self.known = list(dict.fromkeys([edge_type, reverse_of(edge_type), *known]))
+
+    def __call__(self, model: Any, batch: Any, key: int = 0) -> LossTerm:
+        """The summed cross-entropy of the batch's links; the weight is their number."""
+        store = batch[self.edge_type]
+        if "edge_label_index" not in store:
+            raise HaspError(
+                f"this objective needs pairs of {self.edge_type}, but the batch has none; give the loader edge_label_index=..."
+            )
+        every = store.edge_label_index
+        if "edge_label" in store:
+            every = every[:, store.edge_label > 0]
+        pairs = every[:, self._chosen(every.size(1), key).to(every.device)]
+        out = model(batch)
+        left = F.normalize(_full(out[self.edge_type[0]])[pairs[0]], dim=1)
+        right = F.normalize(_full(out[self.edge_type[2]])[pairs[1]], dim=1)
+        if not pairs.numel():
+            return LossTerm(left.sum() + right.sum(), 0.0)
+        logits = left @ right.T / self.temperature
+        logits = logits.masked_fill(self._masked(batch, every, pairs), -torch.inf)
+        target = torch.arange(pairs.size(1), device=pairs.device)
+        total = F.cross_entropy(logits, target, reduction="sum") + F.cross_entropy(logits.T, target, reduction="sum")
+        return LossTerm(total / 2, float(pairs.size(1)))
+
+    def _chosen(self, count: int, key: int) -> Tensor:
+        """At most ``max_pairs`` of ``range(count)``, ascending, by the key alone."""
+        if count <= self.max_pairs:
+            return torch.arange(count)
+        order = np.argsort(hash64(np.uint64(key), np.arange(count, dtype=np.int64)), kind="stable")
+        return torch.from_numpy(np.sort(order[: self.max_pairs]))
+
+    def _masked(self, batch: Any, every: Tensor, pairs: Tensor) -> Tensor:
+        """Bool ``[P, P]``: the end ``i`` of a pair and the partner ``j`` of another are linked, or are one node."""
+        source_type, _, destination_type = self.edge_type
+        width = max(int(batch[destination_type].num_nodes), 1)
+        keys = [every[0] * width + every[1]]
+        if source_type == destination_type:
+            keys.append(every[1] * width + every[0])
+        for edge_type in self.known:
+            if edge_type not in batch.edge_types:
+                continue
+            a, b = batch[edge_type].edge_index.long()
+            if edge_type[0] == source_type and edge_type[2] == destination_type:
+                keys.append(a * width + b)
+            if edge_type[2] == source_type and edge_type[0] == destination_type:
+                keys.append(b * width + a)
+        known = torch.cat(keys)
+        asked = pairs[0][:, None] * width + pairs[1][None, :]
+        masked = torch.isin(asked, known)
+        if source_type == destination_type:
+            masked |= pairs[0][:, None] == pairs[1][None, :]
+        masked.fill_diagonal_(False)  # the answer itself
+        return masked
+
+    def __repr__(self) -> str:
+        return f"InfoNCE({self.edge_type}, temperature={self.temperature}, max_pairs={self.max_pairs})"
+
+
+def _full(x: Tensor) -> Tensor:
+    """Losses are computed in float32 at least, whatever mixed precision made of the vectors."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+OBJECTIVES: dict[str, Callable[[EdgeType], Objective]] = {"paper": LinkBCE, "infonce": InfoNCE}
+"""Objectives by the names of ``hasp-models train --objective``."""
