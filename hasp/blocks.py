@@ -16,11 +16,10 @@ from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype, numpy_ids
+from hasp.rows import take_rows
 from hasp.schema import EdgeType, NodeRole, Roles
 
 __all__ = ["Blocks"]
-
-_CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Blocks:
         nodes = {}
         for node_type, where in self.layout.types.items():
             n_id = torch.from_numpy(where.n_id[where.ptr[part_id] : where.ptr[part_id + 1]])
-            attrs = {k: _rows(v, n_id) for k, v in self.graph.node_attrs.get(node_type, {}).items()}
+            attrs = {k: take_rows(v, n_id) for k, v in self.graph.node_attrs.get(node_type, {}).items()}
             nodes[node_type] = Nodes(n_id, n_id.numel(), attrs)
         edges = {e: self._with_attrs(e, buckets.edges(part_id)) for e, buckets in self.buckets.items()}
         return Part(part_id, nodes, edges)
@@ -116,27 +115,12 @@ class Blocks:
         return Part(part_id, nodes, edges)
 
     def _with_attrs(self, edge_type: EdgeType, edges: Edges) -> Edges:
-        attrs = {k: _rows(v, edges.e_id) for k, v in self.graph.edge_attrs.get(edge_type, {}).items()}
+        attrs = {k: take_rows(v, edges.e_id) for k, v in self.graph.edge_attrs.get(edge_type, {}).items()}
         return Edges(edges.edge_index, edges.e_id, attrs, edges.pairs, edges.ptr)
 
 
 def _row_bytes(attrs: Mapping[str, Tensor]) -> int:
     return sum(v.element_size() * math.prod(v.shape[1:]) for v in attrs.values())
-
-
-def _rows(value: Tensor, ids: Tensor) -> Tensor:
-    """``value[ids]`` along the first dimension.
-
-    By NumPy, which gathers on the calling thread: parts are made on threads of our own already (:mod:`hasp.parallel`), and
-    torch's threads below each of them wait for one another (ten times the wall-clock time on a busy machine with two cores).
-    """
-    carrier = _CARRIER.get(value.element_size())
-    if carrier is None or not value.is_contiguous() or value.is_conj() or value.is_neg():
-        return value.index_select(0, ids)
-    source = value.detach().view(carrier).numpy()  # bytes are moved, so that every dtype of torch has rows
-    out = np.empty((ids.numel(), *source.shape[1:]), dtype=source.dtype)
-    np.take(source, ids.numpy(), axis=0, out=out, mode="clip")  # "raise" would go through a buffer; ids were checked
-    return torch.from_numpy(out).view(value.dtype)
 
 
 def _small(ids: Tensor, count: int) -> npt.NDArray[np.signedinteger[Any]]:

@@ -13,10 +13,10 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
-from hasp.load.merge import take_rows
 from hasp.load.negatives import Forbidden, corrupt_destinations, draw_pairs
 from hasp.load.store import Store
 from hasp.rng import hash64, subkey, word
+from hasp.rows import take_rows
 from hasp.schema import EdgeType, edge_name
 
 __all__ = ["Links", "reverse_of"]

@@ -21,17 +21,11 @@ from torch_geometric.data import HeteroData
 from hasp.errors import HaspError
 from hasp.load.store import Store
 from hasp.part import Edges, Nodes, Part
+from hasp.rows import plain, take_rows
 from hasp.sample import sample
 from hasp.schema import EdgeType
 
-__all__ = ["check_parts", "merge", "sorted_by_destination", "take_rows"]
-
-# Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
-_COMMON = frozenset({
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-    torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128,
-})  # fmt: skip
-_CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+__all__ = ["check_parts", "merge", "sorted_by_destination"]
 
 
 @dataclass(frozen=True)
@@ -139,11 +133,6 @@ def check_parts(part_ids: Iterable[int], num_parts: int) -> list[int]:
     return chosen
 
 
-def take_rows(value: Tensor, index: Tensor) -> Tensor:
-    """``value[index]`` along the first dimension, for every dtype."""
-    return _plain(value).index_select(0, index.to(torch.int64)).view(value.dtype)
-
-
 def sorted_by_destination(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """The permutation that sorts edges by (destination, ``e_id``), int64 ``[e]``.
 
@@ -182,9 +171,9 @@ def _scatter(attrs: Sequence[Mapping[str, Tensor]], owned: _Owned) -> dict[str, 
     out: dict[str, Tensor] = {}
     for name, first in attrs[0].items():
         value = first.new_empty((row.numel(), *first.shape[1:]))
-        into = _plain(value)
+        into = plain(value)
         for start, source in zip(owned.start, attrs, strict=True):
-            rows = _plain(source[name])
+            rows = plain(source[name])
             into.index_copy_(0, row[int(start) : int(start) + rows.size(0)], rows)
         out[name] = value
     return out
@@ -250,7 +239,7 @@ def _joined(chunks: Sequence[_Chunk], source: _Owned | None, destination: _Owned
     order_t = torch.from_numpy(order)
     attrs = {}
     for name in chunks[0].edges.attrs:
-        rows = torch.cat([_plain(c.edges.attrs[name][c.lo : c.hi]) for c in chunks])
+        rows = torch.cat([plain(c.edges.attrs[name][c.lo : c.hi]) for c in chunks])
         attrs[name] = rows.index_select(0, order_t).view(chunks[0].edges.attrs[name].dtype)
     return Edges(torch.from_numpy(index[:, order]), torch.from_numpy(e_id[order]), attrs)
 
@@ -282,10 +271,6 @@ def _emptied(part: Part) -> Part:
 
 def _ids(nodes: Nodes) -> Tensor:
     return torch.arange(nodes.num_nodes) if nodes.n_id is None else nodes.n_id.to(torch.int64)
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value if value.dtype in _COMMON else value.view(_CARRIER[value.element_size()])
 
 
 def _set_nodes(out: Any, attrs: Mapping[str, Tensor], n_id: Tensor) -> None:

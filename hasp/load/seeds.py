@@ -9,8 +9,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
-from hasp.load.merge import take_rows
 from hasp.load.store import Store
+from hasp.rows import take_rows
 
 __all__ = ["Seeds"]
 

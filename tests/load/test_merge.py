@@ -13,7 +13,8 @@ from load_fakes import build, example, random_graph, same, stores
 from torch import Tensor
 
 from hasp.errors import HaspError
-from hasp.load.merge import merge, sorted_by_destination, take_rows
+from hasp.load.merge import merge, sorted_by_destination
+from hasp.rows import take_rows
 from hasp.sample import sample
 
 
