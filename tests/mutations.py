@@ -56,11 +56,11 @@ MUTATIONS = [
         f"{PROPERTY}::test_2_edges_are_the_edges_of_the_source",
     ),
     Mutation(
-        "2", "hasp/blocks.py", "{k: _rows(v, edges.e_id) for", "{k: v[: edges.num_edges] for",
+        "2", "hasp/blocks.py", "{k: take_rows(v, edges.e_id) for", "{k: v[: edges.num_edges] for",
         f"{PROPERTY}::test_2_edges_are_the_edges_of_the_source",
     ),
     Mutation(
-        "2", "hasp/blocks.py", "{k: _rows(v, n_id) for", "{k: v[: n_id.numel()] for",
+        "2", "hasp/blocks.py", "{k: take_rows(v, n_id) for", "{k: v[: n_id.numel()] for",
         f"{PROPERTY}::test_2_edges_are_the_edges_of_the_source",
     ),
     Mutation(
