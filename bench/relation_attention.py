@@ -1,10 +1,8 @@
 """Relation attention, forward and backward: PyG's way, factorised torch, fused on 1 and 2 threads.
 
-    python -m bench.relation_attention [--nodes 30000] [--edges 300000] [--relations 12] [--dims 32 64 128] [--repeats 7]
-
 Every way computes the same layer from the same weights (Eq. 3 without activation and residual, which cost the same
 everywhere) and its gradients; before anything is timed, results are compared. One warm-up each, then the ways take turns
-`repeats` times; medians and ratios to PyG's way within the same run are printed, and one JSON line at the end.
+`repeats` times; medians and ratios to PyG's way within the same run are shown.
 
 The graph: half of the edges link entities (with a skew), half lead to or from 1,000 concepts, as the reverse of each
 other. All ways get the edges sorted by destination. The fused ways get their CSR built beforehand, as it is for a static
@@ -13,10 +11,7 @@ part; what building it costs is a line of its own.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -25,6 +20,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import TransformerConv
 
+from bench.table import Table
 from hasp.parallel import cores
 from hasp_models.kernels.reference import NaiveRelationAttention
 from hasp_models.relation_attention import RelationAttention, RelationCSR
@@ -136,51 +132,43 @@ def measure(nodes: int, edges: int, relations: int, d: int, repeats: int, bandwi
         {
             "d": d,
             "way": name,
-            "median_ms": 1e3 * statistics.median(t),
+            "ms": 1e3 * statistics.median(t),
             "min_ms": 1e3 * min(t),
-            "ratio": statistics.median(b / a for a, b in zip(t, base, strict=True)),
-            "times_memory_limit": statistics.median(t) / limit,
+            "times faster": statistics.median(b / a for a, b in zip(t, base, strict=True)),
+            "times the memory limit": statistics.median(t) / limit,
         }
         for name, t in times.items()
     ]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=int, default=30_000)
-    parser.add_argument("--edges", type=int, default=300_000)
-    parser.add_argument("--relations", type=int, default=12)
-    parser.add_argument("--dims", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args(arguments)
+# nodes, edges, relations, widths, repeats
+SIZES = {"small": (300, 3_000, 4, (16,), 2), "full": (30_000, 300_000, 12, (32, 64, 128), 7)}
+
+
+def run(size: str = "full") -> list[Table]:
+    """The layer's forward and backward pass, beside PyG's ways of writing it and the memory limit."""
+    nodes, edges, relations, widths, repeats = SIZES[size]
     torch.set_num_threads(min(2, cores()))
     bandwidth = copy_bandwidth()
-    src, dst, rel_ptr = random_edges(args.nodes, args.edges, args.relations)
+    src, dst, rel_ptr = random_edges(nodes, edges, relations)
 
     def build() -> None:
-        csr = RelationCSR.from_edges(src, dst, rel_ptr, args.nodes, args.nodes)
+        csr = RelationCSR.from_edges(src, dst, rel_ptr, nodes, nodes)
         _ = csr.rows, csr.transposed_rows
 
     build()
-    build_ms = 1e3 * statistics.median(_seconds(build) for _ in range(args.repeats))
-    rows = []
-    for d in args.dims:
-        rows += measure(args.nodes, args.edges, args.relations, d, args.repeats, bandwidth)
-    write = sys.stdout.write
-    write(
-        f"{args.nodes:,} nodes, {args.edges:,} edges, {args.relations} relations, forward + backward, float32, "
-        f"copy bandwidth {bandwidth / 1e9:.1f} GB/s, CSR and transpose built in {build_ms:.1f} ms\n"
+    build_ms = 1e3 * statistics.median(_seconds(build) for _ in range(repeats))
+    table = Table(
+        "relation_attention",
+        f"Relation attention (Eq. 3), forward and backward, {nodes:,} nodes, {edges:,} edges, {relations} relations, float32",
+        ["d", "way", "ms", "times faster", "times the memory limit"],
     )
-    write(f"{'d':>4}  {'way':26}{'median ms':>11}{'min ms':>9}{'x faster':>10}{'x memory limit':>16}\n")
-    for r in rows:
-        write(
-            f"{r['d']:>4}  {r['way']:26}{r['median_ms']:>11.1f}{r['min_ms']:>9.1f}{r['ratio']:>10.1f}"
-            f"{r['times_memory_limit']:>16.1f}\n"
-        )
-    result = {**vars(args), "bandwidth": bandwidth, "csr_ms": build_ms, "rows": rows}
-    write(json.dumps(result) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    for d in widths:
+        for row in measure(nodes, edges, relations, d, repeats, bandwidth):
+            table.add(**row)
+    table.notes.append(
+        f"Medians of {repeats} interleaved repeats; a ratio is taken pair by pair against PyG's way. The limit: the bytes that "
+        f"the fused layer must move, at the measured copy bandwidth of {bandwidth / 1e9:.1f} GB/s. The CSR and its transpose "
+        f"take {build_ms:.1f} ms, once per part."
+    )
+    return [table]
