@@ -21,7 +21,7 @@ from hasp import memory
 from hasp.blocks import Blocks
 from hasp.config import BuildConfig
 from hasp.count import count
-from hasp.cut import cut_linked
+from hasp.cut import BACKENDS, cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph
@@ -29,8 +29,9 @@ from hasp.layout import Layout, check_node_part
 from hasp.parallel import run
 from hasp.part import Part
 from hasp.plan import Plan
-from hasp.schema import Roles
-from hasp.split import EelGraph, entity_offsets, split
+from hasp.schema import Roles, edge_name
+from hasp.split import EelGraph, check_weights, entity_offsets, split
+from hasp.store.framing import specs
 from hasp.store.manifest import FORMAT_VERSION, Manifest, Spec
 from hasp.store.read import FolderStore, MemoryStore
 from hasp.store.write import Writer
@@ -84,9 +85,12 @@ def build(
         raise HaspError(
             f"num_parts={config.num_parts} is more than the {total:,} entities of {', '.join(roles.entity)}; lower num_parts"
         )
+    if node_part is None and config.backend == "given":
+        raise HaspError("backend='given' is not one of those that partition; choose one, or pass node_part=")
     given = None if node_part is None else check_node_part(node_part, entities, config.num_parts)
     with clock("check"):
         graph.check()
+        _check_settings(graph, roles, config)
     with clock("fingerprint"):
         fingerprint = graph.fingerprint(given)
     if root is None:
@@ -113,6 +117,16 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
         weight = _fill_weight(graph, roles, config.balance, eels)
         labels = fill(labels, config.num_parts, weight, config.seed)
     return {t: labels[at : at + graph.num_nodes[t]] for t, at in entity_offsets(graph, roles).items()}
+
+
+def _check_settings(graph: Graph, roles: Roles, config: BuildConfig) -> None:
+    """What only a later stage would refuse: by then the folder is begun and, with ``overwrite``, the old parts are gone."""
+    if config.backend != "given" and config.backend not in BACKENDS:
+        raise HaspError(f"backend={config.backend!r} is not one of {sorted(BACKENDS)}; choose one of these")
+    check_weights(graph, roles, config.weight)
+    for prefix, stores in (("node", graph.node_attrs), ("edge", {edge_name(e): v for e, v in graph.edge_attrs.items()})):
+        for label, attrs in stores.items():
+            specs({f"{prefix}/{label}/{name}": value for name, value in attrs.items()})
 
 
 def _prepare(

@@ -19,7 +19,7 @@ from hasp.kernels import csr as kernel
 from hasp.parallel import blocks, run
 from hasp.schema import Roles
 
-__all__ = ["EelGraph", "entity_offsets", "split", "symmetric_csr", "weighted_csr"]
+__all__ = ["EelGraph", "check_weights", "entity_offsets", "split", "symmetric_csr", "weighted_csr"]
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -152,6 +152,12 @@ def symmetric_csr(
 
     run(copy, range(buckets) if num_rows else (), threads)
     return indptr, indices
+
+
+def check_weights(graph: Graph, roles: Roles, weight: str) -> None:
+    """Look at the weights of every EEL type. Raises :class:`HaspError` as :func:`split` does, but before any other work."""
+    for edge_type in roles.eel if weight else ():
+        _weights(graph, edge_type, weight)
 
 
 def _weights(graph: Graph, edge_type: tuple[str, str, str], name: str) -> npt.NDArray[np.float64]:
