@@ -139,10 +139,18 @@ class Schema:
     ) -> tuple[tuple[str, ...], dict[str, str]]:
         """The entity types, and for each inferred one the reason in words."""
         if self.entity is not None:
+            if not self.entity:
+                raise HaspError(f"a graph has at least one entity type, got entity=[]; name one of {list(node_counts)}")
             return tuple(self.entity), {}
         taken = {*(self.semantic or ()), *(self.sample or {})}
         if self.eel:
             ends = dict.fromkeys(t for e in self.eel for t in (e[0], e[2]))
+            for name in ends:
+                if name in taken:
+                    raise HaspError(
+                        f"both ends of an EEL are entities, but {name!r} is named in sample= or semantic=; "
+                        "remove it there, or its EELs from eel="
+                    )
             return tuple(ends), dict.fromkeys(ends, "an end of an EEL")
         linked = dict.fromkeys(e[0] for e in edge_types if e[0] == e[2] and e[0] not in taken)
         if linked:

@@ -164,3 +164,14 @@ def test_role_of_an_edge_follows_from_its_ends(case):
 def test_names_that_no_file_can_spell(name):
     with pytest.raises(HaspError, match="rename it"):
         Schema().resolve({name: 3, "b": 2}, [])
+
+
+@pytest.mark.parametrize("other", [{"sample": {"title": 5}}, {"semantic": ["title", "genre"]}])
+def test_an_end_of_an_eel_has_no_other_role(other):
+    with pytest.raises(HaspError, match="both ends of an EEL are entities, but 'title' is named in sample= or semantic="):
+        Schema(eel=[LIKE], **other).resolve(NODES, EDGES)
+
+
+def test_no_entity_type_at_all():
+    with pytest.raises(HaspError, match=r"at least one entity type, got entity=\[\]; name one of"):
+        Schema(entity=[]).resolve(NODES, EDGES)
