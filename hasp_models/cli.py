@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hasp.console import command, show, show_json
 from hasp.errors import HaspError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models over HASP parts.")
+
+Source = Annotated[str, typer.Argument(help="folder of parts, or a source as hasp build takes it")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+Seed = Annotated[int, typer.Option(help="decides everything random", min=0)]
 
 
 @app.callback()
@@ -31,6 +40,174 @@ def demo(
     from hasp_models.demo import demo as run
 
     run(out, titles, epochs, seed)
+
+
+@app.command()
+@command
+def pretrain(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="folder for the vectors")],
+    method: Annotated[str, typer.Option(help="transe, distmult, complex or rotate")] = "transe",
+    dim: Annotated[int, typer.Option(help="length of the vectors")] = 64,
+    epochs: Annotated[int, typer.Option(help="passes over the facts")] = 100,
+    negatives: Annotated[str, typer.Option(help="type, or pool: the paper's whole entity pool")] = "type",
+    lr: Annotated[float, typer.Option(help="step size")] = 0.01,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Embed concepts and relations from the facts that join them (TransE, Eq. 2)."""
+    from hasp_models.tasks import pretrain_concepts
+
+    options = {"method": method, "dim": dim, "epochs": epochs, "negatives": negatives, "lr": lr, "seed": seed}
+    done = pretrain_concepts(source, out, quiet=json, **options)
+    if json:
+        show_json({"out": str(out), **done})
+    else:
+        show(f"{done['triples']:,} facts, {done['nodes']:,} nodes, {done['relations']} relations -> {out}")
+
+
+@app.command()
+@command
+def train(
+    parts: Annotated[Path, typer.Argument(help="folder of a finished build (hasp build --reverse)")],
+    out: Annotated[Path, typer.Option(help="run folder; an unfinished run in it is continued")],
+    objective: Annotated[str, typer.Option(help="infonce, or paper: Eq. 4-5")] = "infonce",
+    concepts: Annotated[Path | None, typer.Option(help="folder of hasp-models pretrain")] = None,
+    eel: Annotated[str | None, typer.Option(help="link type that supervises [the first]")] = None,
+    epochs: Annotated[int, typer.Option(help="passes over all parts")] = 20,
+    lr: Annotated[float, typer.Option(help="step size")] = 0.01,
+    dim: Annotated[int, typer.Option(help="length of the embeddings")] = 64,
+    layers: Annotated[int, typer.Option(help="layers of relation attention")] = 2,
+    merge: Annotated[int, typer.Option(help="parts per batch", min=1)] = 1,
+    parts_per_step: Annotated[int | None, typer.Option(help="parts per optimizer step, over all ranks")] = None,
+    free: Annotated[bool, typer.Option("--free", help="a vector of its own for every entity")] = False,
+    truth: Annotated[Path | None, typer.Option(help="pairs on which the best epoch is chosen")] = None,
+    patience: Annotated[int | None, typer.Option(help="stop after so many epochs without a better one")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Train a SemanticGNN on parts, alone or under torchrun."""
+    from hasp import HASPData
+    from hasp_models.tasks import train_run
+
+    with _process_group():
+        run = train_run(
+            HASPData.open(parts),
+            out,
+            objective=objective,
+            concepts=concepts,
+            eel=eel,
+            epochs=epochs,
+            lr=lr,
+            dim=dim,
+            layers=layers,
+            merge=merge,
+            parts_per_step=parts_per_step,
+            free=free,
+            truth=truth,
+            patience=patience,
+            seed=seed,
+            quiet=json,
+        )
+    if int(os.environ.get("RANK", "0")):
+        return
+    if json:
+        show_json(
+            {"out": str(out), "epochs": run.epoch, "steps": run.step, "best_epoch": run.best_epoch, "history": run.history}
+        )
+    else:
+        best = f", best epoch {run.best_epoch} (MAP@10 {run.best:.4f})" if run.best is not None else ""
+        loss = f", loss {run.history[-1]['loss']:.4f}" if run.history else ""
+        show(f"{run.epoch} epochs, {run.step} steps{loss}{best} -> {out}")
+
+
+@app.command()
+@command
+def embed(
+    run: Annotated[Path, typer.Argument(help="run folder of hasp-models train")],
+    source: Source,
+    out: Annotated[Path, typer.Option(help="folder for the embeddings")],
+    json: Json = False,
+) -> None:
+    """Embed every entity of a graph, all edges kept, new entities included."""
+    from hasp_models.runs import Embeddings, load_run
+
+    model, meta = load_run(run)
+    found = Embeddings.of(model, meta, str(Path(source).resolve()) if Path(source).exists() else source)
+    found.save(out)
+    count, dim = found.vectors.shape
+    if json:
+        show_json({"out": str(out), "entities": count, "dim": dim, "fingerprint": found.fingerprint})
+    else:
+        show(f"{count:,} of {found.entity!r}, {dim} numbers each -> {out}")
+
+
+@app.command()
+@command
+def similar(
+    embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
+    name: Annotated[str, typer.Argument(help="name or id of an entity, or a piece that only one name has")],
+    k: Annotated[int, typer.Option("-k", help="how many", min=1)] = 10,
+    source: Annotated[str | None, typer.Option(help="the embedded graph, if it has moved")] = None,
+    score: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
+    json: Json = False,
+) -> None:
+    """The nearest entities of one, and the concepts and links that explain each."""
+    from hasp_models.runs import Embeddings
+    from hasp_models.tasks import similar as find
+
+    found = find(Embeddings.load(embeddings), name, k=k, score=score, source=source)  # type: ignore[arg-type]
+    if json:
+        show_json(found)
+        return
+    show(f"similar to {found['query']['name']}")
+    for i, answer in enumerate(found["similar"], 1):
+        show(f"{i:3d}  {answer['score']:.3f}  {answer['name']}")
+        why = ["linked"] if answer["linked"] else []
+        why += answer["concepts"][:6] + [f"both with {link}" for link in answer["links"][:3]]
+        show(f"            {'; '.join(why) or 'no concept and no link in common'}")
+
+
+@app.command()
+@command
+def evaluate(
+    embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
+    truth: Annotated[Path, typer.Option(help="table of pairs of similar entities, by your ids")],
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave pairs with unknown ids out")] = False,
+    score: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
+    json: Json = False,
+) -> None:
+    """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
+    from hasp_models.runs import Embeddings
+    from hasp_models.tasks import evaluate_pairs, read_truth
+
+    found = Embeddings.load(embeddings)
+    result = evaluate_pairs(found, read_truth(truth, found.ids, skip_unknown=skip_unknown), score=score)  # type: ignore[arg-type]
+    if json:
+        show_json(result.to_json())
+        return
+    show("group    queries  map@10 [95 %]            map@50   map@100")
+    for group in (None, *result.groups):
+        main = result.interval("map@10", group)
+        if main.queries:
+            rest = "   ".join(f"{result.mean(m, group):.4f}" for m in ("map@50", "map@100"))
+            show(f"{group or 'all':8s} {main.queries:7d}  {main.mean:.4f} [{main.low:.4f}, {main.high:.4f}]  {rest}")
+
+
+@contextlib.contextmanager
+def _process_group() -> Iterator[None]:
+    """The process group of torchrun, where that started us."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    # Short: a rank that dies should be noticed, not waited for half an hour.
+    dist.init_process_group("gloo", timeout=datetime.timedelta(minutes=5))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def main() -> None:

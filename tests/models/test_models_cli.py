@@ -1,0 +1,164 @@
+"""``hasp-models`` from pretraining to evaluation on a small catalogue, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from train_graphs import small_parts
+from typer.testing import CliRunner
+
+from hasp import HASPData, Schema
+from hasp.errors import HaspError
+from hasp.sources import open_source
+from hasp_models.cli import app
+from hasp_models.kg_embedding import KGEmbedding
+from hasp_models.runs import Embeddings, load_run
+
+SOURCE = "synthetic:400"
+EEL = ("title", "co_engaged", "title")
+
+
+def call(*arguments: Any) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def good(*arguments: Any) -> Any:
+    code, out, error = call(*arguments, "--json")
+    assert code == 0, error
+    return json.loads(out)
+
+
+def bad(*arguments: Any) -> str:
+    code, out, error = call(*arguments)
+    assert code == 2 and not out and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parts, pretrained concepts, a run and its embeddings."""
+    folder = tmp_path_factory.mktemp("models")
+    HASPData(open_source(SOURCE), num_parts=2, root=folder / "parts", reverse=True, log=False)
+    done = good("pretrain", folder / "parts", "--out", folder / "kg", "--epochs", 3, "--dim", 8)
+    assert done["triples"] > 400 and np.isfinite(done["loss"]).all()
+    done = good("train", folder / "parts", "--concepts", folder / "kg", "--out", folder / "run", "--epochs", 3, "--dim", 8)
+    assert done["epochs"] == 3 and len(done["history"]) == 3
+    assert good("embed", folder / "run", SOURCE, "--out", folder / "emb")["entities"] == 400
+    return folder
+
+
+def test_the_concepts_are_the_pretrained_ones(work: Path) -> None:
+    model, meta = load_run(work / "run")
+    kg = KGEmbedding.load(work / "kg")
+    for node_type, table in model.inputs.tables.items():
+        assert torch.equal(table, kg.features(node_type, rms=True))
+    assert model.inputs.tables and meta["entity"] == "title"
+
+
+def test_parts_and_source_give_the_same_embeddings(work: Path, tmp_path: Path) -> None:
+    good("embed", work / "run", work / "parts", "--out", tmp_path)
+    assert (tmp_path / "embeddings.safetensors").read_bytes() == (work / "emb" / "embeddings.safetensors").read_bytes()
+
+
+def test_a_run_that_is_repeated_is_done_and_one_with_more_epochs_goes_on(work: Path, tmp_path: Path) -> None:
+    options = ("train", work / "parts", "--out", tmp_path, "--dim", 4, "--layers", 1, "--objective", "paper", "--epochs")
+    first = good(*options, 1)
+    again, more = good(*options, 1), good(*options, 2)
+    assert first["history"] == again["history"] == more["history"][:1] and more["epochs"] == 2
+    assert {"log.jsonl", "log.csv", "run.json", "model.safetensors", "checkpoint"} == {p.name for p in tmp_path.iterdir()}
+
+
+def test_similar_explains(work: Path) -> None:
+    found = good("similar", work / "emb", "title 5", "-k", 400)
+    assert found["query"] == {"id": 5, "name": "title 5"}
+    answers = found["similar"]
+    scores = [a["score"] for a in answers]
+    assert len(answers) == 399 and scores == sorted(scores, reverse=True) and 5 not in [a["id"] for a in answers]
+    graph = open_source(SOURCE)
+
+    def concepts(title: int) -> set[str]:
+        return {
+            f"{e[2]}: {graph.names[e[2]][c]}" for e, (a, b) in graph.edges.items() if e != EEL for c in b[a == title].tolist()
+        }
+
+    def links(title: int) -> set[str]:
+        a, b = graph.edges[EEL]
+        return {str(graph.names["title"][i]) for i in [*b[a == title].tolist(), *a[b == title].tolist()]}
+
+    for answer in answers:
+        assert set(answer["concepts"]) == concepts(5) & concepts(answer["id"])
+        assert set(answer["links"]) == links(5) & links(answer["id"])
+        assert answer["linked"] == (answer["name"] in links(5))
+    assert any(a["linked"] for a in answers) and any(a["links"] for a in answers)
+    code, out, _ = call("similar", work / "emb", "title 5", "-k", 3)
+    assert code == 0 and answers[0]["name"] in out
+
+
+def test_evaluate_ranks_what_is_near_first(work: Path, tmp_path: Path) -> None:
+    # The nearest of each title as its truth: map@10 of these queries is 1 where the pair is mutual, and never 0.
+    found = Embeddings.load(work / "emb")
+    table = torch.nn.functional.normalize(found.vectors, dim=1)
+    near = (table @ table.T).fill_diagonal_(-2).argmax(1).tolist()
+    path = tmp_path / "pairs.csv"
+    path.write_text("a,b\n" + "".join(f"{i},{j}\n" for i, j in enumerate(near)))
+    result = good("evaluate", work / "emb", "--truth", path)
+    everyone = result["metrics"]["all"]["map@10"]
+    assert everyone["queries"] == 400 and everyone["low"] <= everyone["mean"] <= everyone["high"] and everyone["mean"] > 0.5
+    groups = result["metrics"]
+    assert sum(groups[g]["map@10"]["queries"] for g in ("group0", "group1", "group2")) == 400
+    assert {"map@10", "map@50", "map@100"} <= set(groups["group2"])
+    assert "group0" in call("evaluate", work / "emb", "--truth", path)[1]
+
+
+def test_unknown_ids_are_counted_and_named(work: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("a,b\n1,2\n3,4000\n-7,5\n")
+    assert "2 are not ('-7', '4000')" in bad("evaluate", work / "emb", "--truth", path)
+    assert good("evaluate", work / "emb", "--truth", path, "--skip-unknown")["queries"] == 2
+    path.write_text("a,b\n1,1\n")
+    assert "a pair of two entities" in bad("evaluate", work / "emb", "--truth", path)
+    path.write_text("left,right\n1,2\n")
+    assert "columns 'a' and 'b'" in bad("evaluate", work / "emb", "--truth", path)
+
+
+def test_bad_input_is_one_line_and_leaves_no_folder(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train = ("train", work / "parts", "--out", out)
+    assert "holds no finished run" in bad("embed", work / "kg", SOURCE, "--out", out)
+    assert "holds no embeddings" in bad("similar", work / "run", "title 5")
+    assert "are of another graph than synthetic:400:1" in bad("similar", work / "emb", "title 5", "--source", "synthetic:400:1")
+    assert "found 0" in bad("similar", work / "emb", "no such title")
+    assert "found 0" not in bad("similar", work / "emb", "TITLE 1")  # a piece of many names
+    assert "score is cosine, dot or l2" in bad("similar", work / "emb", "title 5", "--score", "manhattan")
+    assert "objective is 'infonce' or 'paper'" in bad(*train, "--objective", "hinge")
+    assert "the link type is one of ['title__co_engaged__title']" in bad(*train, "--eel", "a__b__c")
+    assert "found not both" in bad(*train, "--concepts", work / "run")
+    assert "patience" in bad(*train, "--patience", 2)
+    assert "another model" in bad("train", work / "parts", "--out", work / "run", "--dim", 16)
+    HASPData(open_source("synthetic:300"), num_parts=2, root=tmp_path / "other", reverse=True, log=False)
+    assert "pretrained concepts are of the graph" in bad("train", tmp_path / "other", "--out", out, "--concepts", work / "kg")
+    assert not out.exists()
+
+
+def test_parts_without_links_are_refused(tmp_path: Path) -> None:
+    small_parts([1] * 6, root=tmp_path / "parts")
+    error = bad("train", tmp_path / "parts", "--out", tmp_path / "out")
+    assert "training needs links inside parts, but 0 of" in error and "merge parts" in error
+    graph = open_source(SOURCE)
+    HASPData(graph, Schema(entity="title", eel=()), num_parts=2, root=tmp_path / "none", log=False)
+    assert "no EEL type" in bad("train", tmp_path / "none", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_model_are_refused(work: Path, tmp_path: Path) -> None:
+    good("train", work / "parts", "--out", tmp_path, "--dim", 4, "--epochs", 1)
+    (tmp_path / "model.safetensors").write_bytes((work / "run" / "model.safetensors").read_bytes())
+    with pytest.raises(HaspError, match="another model than"):
+        load_run(tmp_path)
+    assert "train again" in bad("embed", tmp_path, SOURCE, "--out", tmp_path / "emb")
