@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from dataclasses import dataclass, field, fields
@@ -17,7 +18,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 def parse_bytes(value: int | float | str) -> int:
     """``"2GB"`` -> 2000000000, ``"512MiB"`` -> 536870912; numbers pass through. Raises :class:`HaspError` otherwise."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = int(value)
+        number = int(value) if math.isfinite(value) else 0
     else:
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", str(value).upper())
         if match is None or match[2] not in _UNITS:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from hasp.errors import HaspError
 
 __all__ = ["EdgeRole", "EdgeType", "NodeRole", "Roles", "Schema", "edge_name", "parse_edge_name"]
@@ -67,7 +69,7 @@ class Schema:
             one = isinstance(self.eel, tuple) and len(self.eel) > 0 and len(names) == len(self.eel)
             set_(self, "eel", tuple(_edge_type(e) for e in ([self.eel] if one else self.eel)))
         for name, quota in self.sample.items():  # type: ignore[union-attr]
-            if isinstance(quota, bool) or not isinstance(quota, int) or quota < 0:
+            if isinstance(quota, bool) or not isinstance(quota, (int, np.integer)) or quota < 0:
                 raise HaspError(f"sample[{name!r}] is a number of nodes >= 0, got {quota!r}; give a whole number")
         given = [*(self.entity or ()), *(self.semantic or ()), *self.sample]  # type: ignore[misc]
         for name in given:

@@ -80,3 +80,9 @@ def test_a_size_is_positive(size):
 @given(st.integers(1, 10**15))
 def test_a_printed_size_reads_back(count):
     assert parse_bytes(format_bytes(count).replace(",", "")) == pytest.approx(count, rel=0.06)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_size_is_finite(value):
+    with pytest.raises(HaspError, match=r"a size is positive, got (nan|inf)"):
+        parse_bytes(value)

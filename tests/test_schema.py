@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from strategies import cases
@@ -175,3 +176,7 @@ def test_an_end_of_an_eel_has_no_other_role(other):
 def test_no_entity_type_at_all():
     with pytest.raises(HaspError, match=r"at least one entity type, got entity=\[\]; name one of"):
         Schema(entity=[]).resolve(NODES, EDGES)
+
+
+def test_a_quota_may_be_a_number_of_numpy():
+    assert Schema(entity="title", sample={"talent": np.int64(9), "actor": 2}).resolve(NODES, EDGES).quota["talent"] == 9
