@@ -32,6 +32,8 @@ __all__ = [
     "cosine",
     "cosine_links",
     "ease",
+    "item2vec",
+    "lightgcn",
     "popularity",
     "pure_svd",
     "random",
@@ -168,6 +170,20 @@ def pure_svd(benchmark: Benchmark, *, dim: int = 64) -> Scorer:
     return EmbeddingScorer(torch.from_numpy(right.T.copy()))
 
 
+def item2vec(benchmark: Benchmark, **options: Any) -> Scorer:
+    """Cosine of item2vec's vectors; options as in :func:`hasp_models.zoo.item2vec.fit`, imported when called."""
+    from hasp_models.zoo.item2vec import fit
+
+    return fit(benchmark, **options)
+
+
+def lightgcn(benchmark: Benchmark, **options: Any) -> Scorer:
+    """Cosine of LightGCN's entity vectors; options as in :func:`hasp_models.zoo.lightgcn.fit`, imported when called."""
+    from hasp_models.zoo.lightgcn import fit
+
+    return fit(benchmark, **options)
+
+
 def concept_rows(benchmark: Benchmark) -> sp.csr_array:
     """TF-IDF of concepts: float32 unit rows ``[N, concepts of all categories]``, weight ``log(N / entities with it)``."""
     rows, columns, offset = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], 0
@@ -233,6 +249,8 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "cosine_links": cosine_links,
     "ease": ease,
     "pure_svd": pure_svd,
+    "item2vec": item2vec,
+    "lightgcn": lightgcn,
     "tf_idf": tf_idf,
     "tf_idf_smoothed": tf_idf_smoothed,
     "blend": blend,

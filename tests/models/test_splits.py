@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp_models.data import splits
+from hasp_models.data.baselines import BASELINES
 from hasp_models.data.benchmark import load_benchmark, make_benchmark
 from hasp_models.data.csr import CSR
 from hasp_models.data.splits import GRAPH, TEST, VALIDATION, LinkRule
@@ -120,6 +121,14 @@ def training_tensors(benchmark):
     yield from map(torch.as_tensor, benchmark.groups.values())
 
 
+def learned(name, benchmark):
+    """Scores of a baseline that is fitted on engagements; its refusal where the graph users are too few."""
+    try:
+        return BASELINES[name](benchmark, dim=2, epochs=1, batch_size=16).scores(np.arange(N))
+    except HaspError as error:
+        return str(error)
+
+
 def build(users, items):
     side = splits.split_users(users, 0)
     rule = LinkRule(1, 0.0, 0.0, 3)
@@ -142,6 +151,9 @@ def test_taint_other_users_never_reach_training(rows, seed, tainted):
     after = build(np.insert(users[keep], at, fresh), np.insert(changed[keep], at, rng.integers(0, N, fresh.size)))
     pairs = list(zip(training_tensors(before), training_tensors(after), strict=True))
     assert len(pairs) == 13 and all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    for name in ("item2vec", "lightgcn"):
+        a, b = learned(name, before), learned(name, after)
+        assert type(a) is type(b) and (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)
     if tainted == (TEST,):  # nor does a test user reach the choice of a model
         for name, truth in before.validation.items():
             np.testing.assert_array_equal(truth.rows.indices, after.validation[name].rows.indices)
@@ -156,6 +168,11 @@ def test_graph_users_do_reach_training_and_test_users_the_truth():
     graph[side == GRAPH] = 0
     test[side == TEST] = 0
     assert before.links.indices.size and not build(users, graph).links.indices.size
+    for name in ("item2vec", "lightgcn"):
+        scores = learned(name, before)
+        changed = items.copy()
+        changed[(side == GRAPH) & (users % 2 == 0)] = 1
+        assert not torch.equal(scores, learned(name, build(users, changed)))
     assert before.test["co_sim"].queries.size and not build(users, test).test["co_sim"].queries.size
 
 
