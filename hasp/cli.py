@@ -35,8 +35,8 @@ Then, in Python:
 \b
 Exit codes:
   0    done; for verify: nothing is wrong
-  1    verify found problems, or something unexpected happened
-  2    bad input, settings or files: one line says the rule, the value and the remedy
+  1    something unexpected happened
+  2    bad input, settings or files: each problem is a line with the rule, the value and the remedy
   130  interrupted: run a build again to resume it
 """
 
@@ -325,13 +325,13 @@ def _verify(store: Any, graph: Graph | None, quiet: bool) -> list[str]:
 
 
 def _complain(problems: list[str], json: bool) -> None:
-    """Name the problems and leave with 1, if there are any."""
+    """Name the problems and leave with 2, if there are any."""
     if problems:
         if not json:
             show("\n".join(problems))
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         say(f"{count} found; rebuild with hasp build --overwrite")
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def _write_tables(graph: Graph, out: Path, format: str) -> int:

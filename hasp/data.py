@@ -270,11 +270,20 @@ class HASPData:
         """Readable names of a node type ``[n]``, or ``None``."""
         return self.store.names(node_type)
 
-    def verify(self, source: Any = None) -> list[str]:
-        """Check every file and every invariant; see :func:`hasp.verify.verify`. An empty list: nothing is wrong."""
+    def verify(self, source: Any = None, *, reverse: bool = False) -> list[str]:
+        """Check every file and every invariant; see :func:`hasp.verify.verify`. An empty list: nothing is wrong.
+
+        Args:
+            source: the ``HeteroData`` or :class:`hasp.Graph` that the parts were made of; ``None``: check them by themselves.
+            reverse: the parts were built with ``reverse=True``.
+        """
         from hasp.verify import verify
 
         graph = source if source is None or isinstance(source, Graph) else Graph.from_hetero_data(source)
+        if graph is not None and reverse:
+            from hasp.sources.reverse import add_reverse
+
+            graph = add_reverse(graph)
         return verify(self.store, graph)
 
     def __repr__(self) -> str:

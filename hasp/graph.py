@@ -23,6 +23,8 @@ from hasp.schema import EdgeType, edge_name
 __all__ = ["Graph", "HaspWarning"]
 
 _SET_BY_BATCHES = frozenset({"n_id", "e_id", "input_id", "batch_size", "owner_part"})
+# PyG's own names of attributes that are rows of nodes or edges; any other name may be something else.
+_ALWAYS_ROWS = frozenset({"x", "y", "pos", "time", "edge_attr", "edge_weight", "train_mask", "val_mask", "test_mask"})
 _STEP = 1 << 24  # elements looked at in one go, so that checking a memory map stays bounded
 
 
@@ -218,6 +220,8 @@ def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor],
     tensor = _tensor(value)
     if tensor is not None and tensor.layout != torch.strided:
         raise InvalidGraph(f"{label} is a sparse tensor, and parts hold dense rows; store it as an edge type")
+    if tensor is not None and key in _ALWAYS_ROWS and (tensor.dim() == 0 or tensor.size(0) != count):
+        raise InvalidGraph(f"{label} has one row per item, got {tuple(tensor.shape)} for {count}; repair the table")
     if tensor is None or tensor.dim() == 0 or tensor.size(0) != count or key in _SET_BY_BATCHES:
         left.append(label)
         return

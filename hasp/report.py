@@ -223,11 +223,18 @@ class Report:
             raise HaspError(f"a stored report cannot be read ({error}); rebuild the parts") from error
 
     def to_html(self, path: str | Path) -> Path:
-        """Write the report as one self-contained page; returns its path."""
+        """Write the report as one self-contained page; returns its path.
+
+        Raises:
+            HaspError: the page cannot be written there.
+        """
         from hasp.report_html import render
 
         path = Path(path)
-        path.write_text(render(self), encoding="utf-8")
+        try:
+            path.write_text(render(self), encoding="utf-8")
+        except OSError as error:
+            raise HaspError(f"cannot write {path}: {error.strerror or error}; choose a file in a folder that exists") from error
         return path
 
     def __str__(self) -> str:

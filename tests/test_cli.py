@@ -116,19 +116,19 @@ def test_verify_says_so_when_nothing_is_wrong(parts):
     assert value == {"parts": str(parts), "source": SOURCE, "ok": True, "problems": []}
 
 
-def test_verify_leaves_with_one_when_something_is(tmp_path):
+def test_verify_leaves_with_two_when_something_is(tmp_path):
     run("build", SOURCE, tmp_path / "p", "--num-parts", 2)
-    out, err = run("verify", tmp_path / "p", "--source", "synthetic:300:2", code=1)
+    out, err = run("verify", tmp_path / "p", "--source", "synthetic:300:2", code=2)
     assert "fingerprint" in out and "problems found" in err
     file = tmp_path / "p" / "part-00001.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    out, err = run("verify", tmp_path / "p", "--json", code=1)
+    out, err = run("verify", tmp_path / "p", "--json", code=2)
     value = json.loads(out)
     assert not value["ok"] and any("part-00001" in p for p in value["problems"])
     file.write_bytes(data[:-8])
-    out, _ = run("verify", tmp_path / "p", code=1)
+    out, _ = run("verify", tmp_path / "p", code=2)
     assert "part-00001" in out and "bytes" in out
 
 

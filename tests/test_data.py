@@ -128,6 +128,16 @@ def test_nothing_is_written_for_a_bad_graph(tmp_path):
     assert not (tmp_path / "parts").exists()
 
 
+@pytest.mark.parametrize("key", ["x", "y", "train_mask"])
+def test_rows_that_are_missing_are_no_other_attribute(key):
+    with pytest.raises(InvalidGraph, match=rf"title\.{key} has one row per item, got \(39,\) for 40"):
+        build(shop(num_nodes=40, **{key: torch.ones(39)}))
+
+
+def test_a_build_with_reverse_types_is_verified_with_them():
+    assert build(reverse=True).verify(shop(), reverse=True) == []
+
+
 def test_nan_features_are_counted():
     x = torch.zeros(40, 2)
     x[3, 1] = float("nan")
