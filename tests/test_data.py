@@ -120,6 +120,19 @@ def test_a_part_above_the_budget_is_named():
         build(data, num_parts=None, max_part_bytes=9000)
 
 
+def test_a_partitioner_that_refuses_leaves_the_folder_free(tmp_path, monkeypatch):
+    from hasp import cut
+
+    def refuse(*_):
+        raise HaspError("this build of METIS counts in int32; install the 64-bit wheel")
+
+    monkeypatch.setitem(cut.BACKENDS, "metis", refuse)
+    with pytest.raises(HaspError, match="64-bit"):
+        build(root=tmp_path / "parts")
+    assert [p.name for p in (tmp_path / "parts").iterdir() if not p.name.startswith(".")] == []
+    assert build(root=tmp_path / "parts", backend="random").verify(shop()) == []  # other settings, same folder
+
+
 def test_nothing_is_written_for_a_bad_graph(tmp_path):
     data = shop()
     data[EEL].edge_index[1, 5] = 40

@@ -5,6 +5,7 @@ The journal says which files of an unfinished build are durable; the manifest, w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Mapping
@@ -92,7 +93,17 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._release()
+        try:
+            if isinstance(error, HaspError) and not self.finished:
+                with contextlib.suppress(HaspError):  # the first error is the one to report
+                    self._forget()
+        finally:
+            self._release()
+
+    def _forget(self) -> None:
+        """Leave no trace of a build that was refused before it wrote anything, so that the next may have other settings."""
+        if not any(is_data(name) or name == MANIFEST for name in self._disk.list(self.root)):
+            self._disk.discard(self.root / JOURNAL)
 
     def _release(self) -> None:
         if self._handle is not None:
