@@ -29,6 +29,7 @@ from hasp.data import HASPData
 from hasp.graph import Graph
 from hasp.load.loader import HASPLoader
 from hasp.load.merge import merge
+from hasp.parallel import cores
 from hasp.schema import EdgeType, Schema
 from hasp.store.read import FolderStore
 
@@ -46,7 +47,11 @@ def run(size: str = "full") -> list[Table]:
     """Both tables."""
     spec, num_parts, features, repeats, titles = SIZES[size]
     warm_up()
-    return [_disk(spec, num_parts, features, repeats), _samplers(titles, repeats)]
+    torch.set_num_threads(1)  # as in every worker of a DataLoader
+    try:
+        return [_disk(spec, num_parts, features, repeats), _samplers(titles, repeats)]
+    finally:
+        torch.set_num_threads(cores())
 
 
 def _disk(spec: Planted, num_parts: int, features: int, repeats: int) -> Table:
@@ -100,7 +105,8 @@ def _disk(spec: Planted, num_parts: int, features: int, repeats: int) -> Table:
                     },
                 )
     table.notes += [
-        f"Medians of {repeats} interleaved rounds. Every byte of a batch is copied once into a staging buffer, as for a GPU;",
+        f"Medians of {repeats} interleaved rounds, torch on one thread as in workers.",
+        "Every byte of a batch is copied once into a staging buffer, as for a GPU;",
         "MB/s count the bytes of the part files (of the .pt files for torch.load).",
         "int64 doubles the bytes of all indices on the way.",
         '"Views only" leaves that copy out: what a batch costs if nobody reads it.',
