@@ -21,6 +21,8 @@ __all__ = ["Buckets", "bucket_edges", "sort_by_destination", "sort_cut"]
 
 Array = npt.NDArray[np.signedinteger[Any]]
 
+_BLOCK = 1 << 18  # edges of one call of a kernel: small enough that a type of a million edges keeps every core busy
+
 
 @dataclass(frozen=True)
 class Buckets:
@@ -92,7 +94,7 @@ def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType
     src, dst = (t.numpy() for t in graph.edges[edge_type])
     src_type, _, dst_type = edge_type
     e_id: Array = np.empty(src.size, dtype=numpy_ids(src.size))
-    todo = blocks(src.size)
+    todo = blocks(src.size, _BLOCK)
     counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
     place: Callable[[int], None]
     if roles.nodes[src_type] == roles.nodes[dst_type] == "entity":

@@ -79,7 +79,7 @@ def test_6_blocks_of_any_size(build_, seed):
     case, num_parts = build_
     with built(case, num_parts, seed=seed) as whole, pytest.MonkeyPatch.context() as patch:
         for module in (hasp.split, hasp.bucket):
-            patch.setattr(module, "blocks", lambda n: blocks(n, 2, 256))
+            patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
         patch.setattr(hasp.split.kernel, "SHIFT", 1)
         with built(case, num_parts, seed=seed, threads=3) as pieces:
             _same_store(whole.store, pieces.store)
