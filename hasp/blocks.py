@@ -15,6 +15,7 @@ from torch import Tensor
 from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
+from hasp.parallel import cores, run
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype, numpy_ids
 from hasp.rows import take_rows
 from hasp.schema import EdgeType, NodeRole, Roles
@@ -40,9 +41,17 @@ class Blocks:
 
     @classmethod
     def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0) -> Blocks:
-        """Bucket every edge type that has an entity end."""
+        """Bucket every edge type that has an entity end.
+
+        A type with more than one thread's share of the edges is bucketed by all threads, one after the other; the others are
+        dealt out whole, the largest first, which keeps threads busier than cutting each small type in pieces.
+        """
         owned = [e for e in graph.edges if "entity" in (roles.nodes[e[0]], roles.nodes[e[2]])]
-        return cls(graph, roles, layout, {e: bucket_edges(graph, roles, layout, e, threads) for e in owned})
+        share = sum(graph.num_edges(e) for e in owned) / cores(threads)
+        found = {e: bucket_edges(graph, roles, layout, e, threads) for e in owned if graph.num_edges(e) > share}
+        small = sorted((e for e in owned if e not in found), key=graph.num_edges, reverse=True)
+        found |= zip(small, run(lambda e: bucket_edges(graph, roles, layout, e, 1), small, threads), strict=True)
+        return cls(graph, roles, layout, {e: found[e] for e in owned})
 
     def part(self, part_id: int) -> Part:
         """What one part owns: its entities, and its edges sorted by destination, with their attributes."""
