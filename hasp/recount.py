@@ -13,6 +13,7 @@ from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.report import Report
+from hasp.rows import take_rows
 from hasp.schema import EdgeType, edge_name
 from hasp.sizes import batch_bytes
 
@@ -207,7 +208,7 @@ def compare(mine: Tensor, own: Tensor, ids: Array | None) -> str | None:
         return f"{count} rows of {own.dtype} {tuple(own.shape[1:])}, got {mine.dtype} {tuple(mine.shape)}"
     for start in range(0, count, _ROWS):
         stop = min(count, start + _ROWS)
-        rows = own[start:stop] if ids is None else own.index_select(0, torch.from_numpy(ids[start:stop].astype(np.int64)))
+        rows = own[start:stop] if ids is None else take_rows(own, torch.from_numpy(ids[start:stop].astype(np.int64)))
         a, b = (_raw(t) for t in (mine[start:stop], rows))
         if not torch.equal(a, b):
             row = start + int((a != b).any(dim=1).nonzero()[0])

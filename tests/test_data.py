@@ -6,6 +6,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from hasp import HASPData, HaspError, HaspWarning, InvalidGraph, Schema, StaleParts
+from hasp.load.merge import merge
 
 EEL = ("title", "co", "title")
 SCHEMA = Schema(entity="title", eel=[EEL])
@@ -145,6 +146,17 @@ def test_nothing_is_written_for_a_bad_graph(tmp_path):
 def test_rows_that_are_missing_are_no_other_attribute(key):
     with pytest.raises(InvalidGraph, match=rf"title\.{key} has one row per item, got \(39,\) for 40"):
         build(shop(num_nodes=40, **{key: torch.ones(39)}))
+
+
+def test_dtypes_that_torch_hardly_knows(tmp_path):
+    data = shop(a=torch.arange(40).to(torch.uint16), b=torch.arange(40).float().to(torch.float8_e4m3fn))
+    data[EEL].w = torch.arange(120).to(torch.uint16)
+    parts = build(data, root=tmp_path / "parts")
+    assert parts.verify(data) == []
+    for batch in (parts[0], merge(parts.store, [0, 2])):
+        assert batch["title"].a.dtype == torch.uint16 and batch["title"].b.dtype == torch.float8_e4m3fn
+        assert torch.equal(batch["title"].a.int(), batch["title"].n_id.int())
+        assert torch.equal(batch[EEL].w.int(), batch[EEL].e_id.int())
 
 
 def test_a_build_with_reverse_types_is_verified_with_them():
