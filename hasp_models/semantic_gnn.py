@@ -14,7 +14,7 @@ from hasp.schema import EdgeType
 from hasp_models.relation_attention import RelationAttention
 from hasp_models.relation_csr import RelationCSR
 
-__all__ = ["NodeInputs", "SemanticGNN", "relation_vectors"]
+__all__ = ["NodeInputs", "SemanticGNN", "input_options", "relation_vectors"]
 
 
 class NodeInputs(nn.Module):
@@ -197,17 +197,7 @@ class SemanticGNN(nn.Module):
             free: give every entity a free vector.
             **options: anything else of the class, in the place of what is inferred.
         """
-        widths = {}
-        for node_type in data.node_types:
-            spec = data.manifest.node_attrs.get(node_type, {}).get("x")
-            if spec is not None and len(spec.shape) == 1:
-                widths[node_type] = int(spec.shape[0])
-        entity = list(data.roles.entity)
-        inferred: dict[str, Any] = {"in_channels": widths, "eel": data.roles.eel}
-        if free:
-            inferred["free"] = {t: data.num_nodes[t] for t in entity}
-        given = {*options.get("in_channels", widths), *options.get("features", ()), *entity}
-        inferred["embed"] = {t: data.num_nodes[t] for t in data.node_types if t not in given}
+        inferred = {"eel": data.roles.eel, **input_options(data, free, options)}
         return cls(data.metadata(), dim=dim, layers=layers, **{**inferred, **options})
 
     def forward(self, batch: Any, csr: RelationCSR | None = None) -> dict[str, Tensor]:
@@ -242,6 +232,28 @@ class SemanticGNN(nn.Module):
         assert csr.offset is not None and csr.num_nodes is not None
         h = F.normalize(h, dim=1) if self.normalize else h
         return {t: h[csr.offset[t] : csr.offset[t] + csr.num_nodes[t]] for t in self.node_types}
+
+
+def input_options(data: Any, free: bool, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What :class:`NodeInputs` needs to know of a :class:`hasp.HASPData`: ``in_channels``, ``embed`` and ``free``.
+
+    Types have a Linear over their ``x``; concepts without ``x`` and without ``features`` a vector each; entities, with
+    ``free``, a free vector each.
+
+    Args:
+        data: the parts.
+        free: see above.
+        given: the options that the caller brings; ``in_channels`` and ``features`` are looked at.
+    """
+    widths = {}
+    for node_type in data.node_types:
+        spec = data.manifest.node_attrs.get(node_type, {}).get("x")
+        if spec is not None and len(spec.shape) == 1:
+            widths[node_type] = int(spec.shape[0])
+    entity = list(data.roles.entity)
+    known = {*given.get("in_channels", widths), *(given.get("features") or ()), *entity}
+    out: dict[str, Any] = {"in_channels": widths, "embed": {t: data.num_nodes[t] for t in data.node_types if t not in known}}
+    return {**out, "free": {t: data.num_nodes[t] for t in entity}} if free else out
 
 
 def n_id_of(store: Any) -> Tensor:

@@ -1,0 +1,156 @@
+"""Weighted sums and softmaxes over the incoming edges of every node, without one row per edge.
+
+torch's sparse products do the sums: forward over rows by destination, backward over rows by source. Both orders are made
+once per batch and serve every layer. What is kept per edge is a number, never a vector, so that memory grows with nodes
+times width plus edges; and each row is added up in one order, so that the result does not depend on threads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hasp.errors import HaspError
+from hasp.schema import EdgeType
+from hasp_models.kernels.torch_csr import segment_softmax
+from hasp_models.relation_csr import RelationCSR
+
+__all__ = ["edge_softmax", "edges_of", "joined_csr", "weighted_sum"]
+
+Ends = tuple[Tensor, Tensor]
+
+
+def edges_of(batch: Any, edge_types: Sequence[EdgeType]) -> dict[EdgeType, Ends]:
+    """Source and destination rows ``[E]`` of every edge type; an edge type that the batch lacks has none.
+
+    Raises:
+        HaspError: an edge type that is not among ``edge_types``, or a row out of range (looked for on the CPU only).
+    """
+    unknown = [e for e in batch.edge_types if e not in edge_types]
+    if unknown:
+        raise HaspError(f"the model knows {list(edge_types)}, the batch also has {unknown[0]}; build it from this graph")
+    out = {}
+    for edge_type in edge_types:
+        if edge_type not in batch.edge_types:
+            out[edge_type] = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+            continue
+        index = batch[edge_type].edge_index.as_subclass(Tensor)
+        for ids, node_type in zip(index, (edge_type[0], edge_type[2]), strict=True):
+            count = int(batch[node_type].num_nodes)
+            if ids.device.type == "cpu" and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < count:
+                raise HaspError(
+                    f"rows of {node_type!r} in {edge_type} lie in 0..{count - 1}, got {int(ids.min())}..{int(ids.max())}; "
+                    "give edge_index and nodes of the same batch"
+                )
+        out[edge_type] = (index[0], index[1])
+    return out
+
+
+def joined_csr(
+    parts: Sequence[tuple[Ends, int, int]], num_dst: int, num_src: int, relations: Sequence[EdgeType] = ()
+) -> RelationCSR:
+    """Several lists of edges into the same rows as one CSR; the list's number is the relation.
+
+    Args:
+        parts: ``((source [E], destination [E]), first source row, first destination row)``: what is added to the ends.
+        num_dst: rows that receive.
+        num_src: rows that send.
+        relations: names of the lists.
+    """
+    sources = [ends[0].long() + first for ends, first, _ in parts]
+    destinations = [ends[1].long() + first for ends, _, first in parts]
+    ptr = torch.tensor([0, *(s.numel() for s in sources)]).cumsum(0)
+    none = torch.empty(0, dtype=torch.int64)
+    src, dst = (torch.cat(ids) if ids else none for ids in (sources, destinations))
+    return RelationCSR.from_edges(src, dst, ptr, num_dst, num_src, relations=tuple(relations))
+
+
+def weighted_sum(x: Tensor, weight: Tensor, csr: RelationCSR) -> Tensor:
+    """``out[i] = sum over edges e into i of weight[e] * x[src(e)]``, differentiable once in both.
+
+    Args:
+        x: ``[num_src, d]``.
+        weight: ``[E]`` in the order of ``csr``.
+        csr: the edges.
+
+    Returns:
+        ``[num_dst, d]``, in float32 where ``x`` is a half; rows without edges are zero.
+    """
+    kind = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return _WeightedSum.apply(x.to(kind), weight.to(kind), csr)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def edge_softmax(of_src: Tensor, of_dst: Tensor, csr: RelationCSR, slope: float) -> Tensor:
+    """GAT's attention: the softmax, over the edges into each row, of ``leaky_relu(of_src[j] + of_dst[i])``.
+
+    Args:
+        of_src: ``[num_src, H]``.
+        of_dst: ``[num_dst, H]``.
+        csr: the edges.
+        slope: of the leaky ReLU below 0.
+
+    Returns:
+        ``[E, H]`` in the order of ``csr``.
+    """
+    logit = of_src.index_select(0, csr.src) + of_dst.index_select(0, csr.row)
+    return segment_softmax(torch.nn.functional.leaky_relu(logit, slope), csr.indptr, csr.row)
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, csr: RelationCSR) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.csr = csr
+        return _product(csr.indptr, csr.src, weight, x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        csr: RelationCSR = ctx.csr
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            indptr, dst, edge = _by_source(csr)
+            of_x = _product(indptr, dst, weight.index_select(0, edge), grad)
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.zeros_like(weight)
+            if weight.numel():
+                # The products of rows at the edges alone: grad[i] . x[j].
+                at = _matrix(csr.indptr, csr.src, of_weight, csr.num_src)
+                of_weight = torch.sparse.sampled_addmm(at, grad.contiguous(), x.t(), beta=0.0).values()
+        return of_x, of_weight, None
+
+
+def _by_source(csr: RelationCSR) -> tuple[Tensor, Tensor, Tensor]:
+    """``(indptr [num_src + 1], destination [E], place of the edge in csr [E])``, rows by source."""
+    if csr.src.device.type == "cpu":
+        return csr.transposed
+    edge = csr.src.argsort(stable=True)
+    count = torch.bincount(csr.src, minlength=csr.num_src)
+    return torch.cat([count.new_zeros(1), count.cumsum(0)]), csr.row[edge], edge
+
+
+def _product(indptr: Tensor, indices: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+    if not weight.numel():
+        return x.new_zeros((indptr.numel() - 1, x.size(1)))
+    return _matrix(indptr, indices, weight, x.size(0)) @ x.contiguous()
+
+
+def _matrix(indptr: Tensor, indices: Tensor, weight: Tensor, columns: int) -> Tensor:
+    """A sparse matrix. Parallel edges are entries of their own: nothing here needs columns that are distinct."""
+    size = (indptr.numel() - 1, columns)
+    with warnings.catch_warnings():  # torch calls all of its CSR a beta
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            indptr.to(indices.dtype), indices, weight.contiguous(), size=size, check_invariants=False
+        )
+
+
+def counts_of(batch: Any, node_types: Sequence[str]) -> Mapping[str, int]:
+    """Nodes per type of a batch."""
+    return {t: int(batch[t].num_nodes) for t in node_types}
