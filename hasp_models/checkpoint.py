@@ -20,7 +20,7 @@ from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import chunks, parse_json
 
-__all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "write_json"]
+__all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "signature", "weights_of", "write_json"]
 
 _JSON, _VERSION = "checkpoint.json", 1
 _LIMIT = 1 << 28
@@ -145,6 +145,11 @@ class Checkpoint:
                     f"the checkpoint in {self.folder} was made with {key}={saved!r}, this run has {mine!r}; "
                     "make them equal, or choose another folder"
                 )
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a model's tensors."""
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
 def signature(model: nn.Module) -> dict[str, Any]:

@@ -3,32 +3,33 @@
 An optimizer step covers ``parts_per_step`` parts of the loader, over all ranks. Its gradient is the sum over all their
 batches divided by the sum of their weights: Eq. 4's global mean, whatever the sizes of the parts and however many ranks
 share them. (Averaging per-part means, as a usual DDP loop does, weighs small parts more; the tests show by how much.)
+
+What fails on one rank (a corrupt part, a dead worker, memory, ``validate``) is raised on every rank within seconds; see
+:mod:`hasp_models.distributed.ranks`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from hasp.console import Bar
 from hasp.errors import HaspError
 from hasp.load.loader import HASPLoader
 from hasp.rng import subkey, word
-from hasp.store.disk import Disk
-from hasp_models.checkpoint import Checkpoint
+from hasp_models.checkpoint import Checkpoint, signature, weights_of
+from hasp_models.distributed.ranks import Ranks
 from hasp_models.objectives import Objective
+from hasp_models.run_log import write_log
 
 __all__ = ["Fit", "fit"]
 
@@ -54,6 +55,18 @@ class Fit:
     best_epoch: int = 0
     stopped: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def end(self, value: float | None, seconds: float, patience: int | None) -> bool:
+        """Close an epoch: count it, add its row, decide whether to stop. Returns whether it is the best so far."""
+        self.epoch += 1
+        row = {"epoch": self.epoch, "step": self.step, "loss": self.loss_sum / self.weight, "validation": value}
+        self.history.append({**row, "seconds": seconds})
+        self.loss_sum = self.weight = 0.0
+        better = value is not None and (self.best is None or value > self.best)
+        if better:
+            self.best, self.best_epoch = value, self.epoch
+        self.stopped = patience is not None and self.epoch - self.best_epoch >= patience
+        return better
 
 
 def fit(
@@ -101,95 +114,107 @@ def fit(
     Raises:
         HaspError: settings out of range, nothing that supervises, a loss that is not finite, a checkpoint of another run.
     """
-    _check(epochs, lr, clip, patience, validate)
-    first = not _many() or dist.get_rank() == 0
-    device = next(model.parameters()).device
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    settings = {"lr": lr, "weight_decay": weight_decay, "clip": clip, "amp": amp, "seed": seed, "objective": repr(objective)}
-    keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    run, best = Fit(), {k: v.detach().clone() for k, v in model.state_dict().items()} if validate else {}
-    if keeper is not None and keeper.exists():
-        counted, best = keeper.load(model, optimizer, loader, settings)
-        run = Fit(**counted)
-    if _many():
-        for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+    ranks = Ranks()
+    with ranks.together("setting up"):
+        _check(epochs, lr, clip, patience, validate)
+        device = next(model.parameters()).device
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+        settings = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "clip": clip,
+            "amp": amp,
+            "seed": seed,
+            "objective": repr(objective),
+        }
+        keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+        run, best = Fit(), weights_of(model) if validate else {}
+        if keeper is not None and keeper.exists():
+            counted, best = keeper.load(model, optimizer, loader, settings)
+            run = Fit(**counted)
+        plan = (epochs, patience, checkpoint_steps, max_steps, validate is None, keeper is None, log is None)
+        mine = {"model": signature(model), "settings": settings, "parts": loader.state_dict(), "plan": plan}
+    ranks.same({"checkpoint": (run.epoch, run.step), **mine})
+    ranks.copy_first("copying weights", list(model.state_dict().values()))
 
     def save() -> None:
-        if keeper is not None and first:
-            keeper.save(model, optimizer, loader, settings, run.__dict__, best)
+        if keeper is not None:
+            task = partial(keeper.save, model, optimizer, loader, settings, run.__dict__, best)
+            ranks.on_first("saving the checkpoint", task)
 
-    with Bar(quiet=not (progress and first)) as bar:
+    with Bar(quiet=not progress or ranks.rank > 0) as bar:
         while run.epoch < epochs and not run.stopped:
-            begin, batches = time.perf_counter(), iter(loader)
+            begin = time.perf_counter()
+            with ranks.together(f"opening epoch {run.epoch + 1}"):
+                batches = iter(loader)
             for step in range(loader.state_dict()["step"], loader.steps_per_epoch):
                 if max_steps is not None and run.step >= max_steps:
                     save()
                     return run
-                model.train()
-                optimizer.zero_grad()
-                loss, weight = 0.0, 0.0
-                for _ in range(loader.batches_in_step(step)):
-                    batch = next(batches).to(device)
-                    key = _key(seed, run.step, batch)
-                    with _drawing(key, device), torch.autocast(device.type, torch.bfloat16) if amp else nullcontext():
-                        term = objective(model, batch, key)
-                    term.sum.backward()  # type: ignore[no-untyped-call]
-                    loss, weight = loss + float(term.sum.detach()), weight + term.weight
-                loss, weight = _add_up(parameters, loss, weight)
+                # Every rank comes to the end of this block, whatever happens in it: no gradient is summed by some only.
+                with ranks.together(f"step {run.step}", 2) as total:
+                    model.train()
+                    optimizer.zero_grad()
+                    for _ in range(loader.batches_in_step(step)):
+                        batch = next(batches).to(device)
+                        key = _key(seed, run.step, batch)
+                        with _drawing(key, device), torch.autocast(device.type, torch.bfloat16) if amp else nullcontext():
+                            term = objective(model, batch, key)
+                        term.sum.backward()  # type: ignore[no-untyped-call]
+                        total[0], total[1] = total[0] + float(term.sum.detach()), total[1] + term.weight
+                    flat = _flatten(parameters, ranks.size)
+                loss, weight = total
                 if not math.isfinite(loss):
                     raise HaspError(f"the loss of step {run.step} is {loss}; lower lr={lr}, or clip gradients")
-                if weight:  # a step of parts without any pair moves nothing, on any rank
-                    for p in parameters:
-                        p.grad.div_(weight)  # type: ignore[union-attr]
-                    if clip is not None:
-                        nn.utils.clip_grad_norm_(parameters, clip)
-                    optimizer.step()
+                ranks.add_up("summing gradients", flat)
+                with ranks.noting():
+                    if weight:  # a step of parts without any pair moves nothing, on any rank
+                        _move(parameters, flat, optimizer, weight, clip)
                 run.step, run.loss_sum, run.weight = run.step + 1, run.loss_sum + loss, run.weight + weight
                 bar(f"epoch {run.epoch + 1}", step + 1, loader.steps_per_epoch)
                 if checkpoint_steps and run.step % checkpoint_steps == 0:
                     save()
-            next(batches, None)  # past the last batch, the loader goes on to the next epoch
+            with ranks.together(f"closing epoch {run.epoch + 1}"):
+                next(batches, None)  # past the last batch, the loader goes on to the next epoch
             if not run.weight:
                 raise HaspError("no part supervises a link in a whole epoch; merge parts, or build fewer parts")
-            run.epoch += 1
-            value = _validated(model, validate, first, device)
-            row = {"epoch": run.epoch, "step": run.step, "loss": run.loss_sum / run.weight, "validation": value}
-            run.history.append({**row, "seconds": round(time.perf_counter() - begin, 3)})
-            run.loss_sum = run.weight = 0.0
-            if value is not None and (run.best is None or value > run.best):
-                run.best, run.best_epoch = value, run.epoch
-                best = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            run.stopped = patience is not None and run.epoch - run.best_epoch >= patience
+            value = None if validate is None else _validated(model, validate, ranks)
+            if run.end(value, round(time.perf_counter() - begin, 3), patience):
+                best = weights_of(model)
             save()
-            if log is not None and first:
-                _write_log(Path(log), run.history)
+            if log is not None:
+                ranks.on_first("writing the log", partial(write_log, Path(log), run.history))
     if best:
         model.load_state_dict(best)
     return run
 
 
-def _many() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _add_up(parameters: list[nn.Parameter], loss: float, weight: float) -> tuple[float, float]:
-    """Sum loss, weight and gradients over all ranks. A parameter without gradient gets zeros, at any world size."""
-    for p in parameters:
+def _flatten(parameters: list[nn.Parameter], size: int) -> list[Tensor]:
+    """Gradients as what is summed over ranks: one flat tensor per dtype, of which they become views. Alone, as they are."""
+    for p in parameters:  # one without gradient gets zeros, at any world size
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    if not _many():
-        return loss, weight
-    device = parameters[0].device
-    both = torch.tensor([loss, weight], dtype=torch.float64, device=device)
-    dist.all_reduce(both)
-    for kind in {p.dtype for p in parameters}:
-        grads = [p.grad for p in parameters if p.dtype == kind and p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in grads])
-        dist.all_reduce(flat)
-        for grad, total in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
-            grad.copy_(total.view_as(grad))
-    return float(both[0]), float(both[1])
+    if size == 1:
+        return [p.grad for p in parameters if p.grad is not None]
+    out = []
+    for kind in dict.fromkeys(p.dtype for p in parameters):
+        some = [p for p in parameters if p.dtype == kind]
+        flat = torch.cat([p.grad.reshape(-1) for p in some if p.grad is not None])
+        for p, view in zip(some, torch.split(flat, [p.numel() for p in some]), strict=True):
+            p.grad = view.view_as(p)
+        out.append(flat)
+    return out
+
+
+def _move(
+    parameters: list[nn.Parameter], sums: list[Tensor], optimizer: torch.optim.Optimizer, weight: float, clip: float | None
+) -> None:
+    """Divide the summed gradients by the step's weight, and take the step."""
+    for total in sums:
+        total.div_(weight)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
 
 
 def _key(seed: int, step: int, batch: Any) -> int:
@@ -212,33 +237,16 @@ class _drawing:
         self.fork.__exit__(*error)
 
 
-def _validated(
-    model: nn.Module, validate: Callable[[nn.Module], float] | None, first: bool, device: torch.device
-) -> float | None:
-    if validate is None:
-        return None
-    model.eval()
-    value = torch.zeros(1, dtype=torch.float64, device=device)
-    if first:
+def _validated(model: nn.Module, validate: Callable[[nn.Module], float], ranks: Ranks) -> float:
+    def run() -> float:
+        model.eval()
         with torch.no_grad():
-            value.fill_(validate(model))
-    if _many():
-        dist.broadcast(value, 0)
-    found = float(value)
+            return float(validate(model))
+
+    found = ranks.on_first("validate", run)
     if not math.isfinite(found):
         raise HaspError(f"validate returns a finite number, got {found}; check that its truth has queries")
     return found
-
-
-def _write_log(folder: Path, history: list[dict[str, Any]]) -> None:
-    disk = Disk()
-    disk.make_folder(folder)
-    disk.put(folder / "log.jsonl", ["".join(json.dumps(row) + "\n" for row in history).encode()])
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    disk.put(folder / "log.csv", [text.getvalue().encode()])
 
 
 def _check(epochs: int, lr: float, clip: float | None, patience: int | None, validate: Any) -> None:
