@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from hasp.schema import EdgeType
-from hasp_models.relation_csr import RelationCSR
 from hasp_models.zoo.graph_model import GraphModel, check_layers, glorot_
-from hasp_models.zoo.sparse import counts_of, edge_softmax, edges_of, joined_csr, weighted_sum
+from hasp_models.zoo.sparse import Into, edge_softmax, edges_into, weighted_sum
 
 __all__ = ["GATLayer", "HeteroGAT"]
 
@@ -52,12 +51,9 @@ class HeteroGAT(GraphModel):
         check_layers(layers, heads, dim)
         self.layers.extend(GATLayer(dim, self.node_types, self.edge_types, heads, slope) for _ in range(layers))
 
-    def edges(self, batch: Any) -> dict[EdgeType, RelationCSR]:
-        """A CSR per edge type."""
-        count = counts_of(batch, self.node_types)
-        return {
-            e: joined_csr([(ends, 0, 0)], count[e[2]], count[e[0]]) for e, ends in edges_of(batch, self.edge_types).items()
-        }
+    def edges(self, batch: Any) -> dict[str, Into]:
+        """Per node type, the edges into it."""
+        return edges_into(batch, self.node_types, self.edge_types)
 
 
 class GATLayer(nn.Module):
@@ -87,31 +83,31 @@ class GATLayer(nn.Module):
         self.skip = nn.Parameter(torch.empty(len(node_types), dim, dim).uniform_(-bound, bound))
         self.c = nn.Parameter(torch.empty(len(node_types), dim).uniform_(-bound, bound))
 
-    def forward(self, h: Mapping[str, Tensor], edges: Mapping[EdgeType, RelationCSR]) -> dict[str, Tensor]:
+    def forward(self, h: Mapping[str, Tensor], edges: Mapping[str, Into]) -> dict[str, Tensor]:
         """``{type: [n, dim]}`` from ``{type: [n, dim]}``."""
         dim = self.w.size(1)
         # s . (W h) = (W^T s) . h: two numbers per node and head, and no product of matrices for the attention.
         each = (len(self.edge_types), dim, self.heads, dim // self.heads)
-        src = (self.w.view(each) * self.of_src[:, None]).sum(3).unbind(0)  # [R, dim, H]
-        dst = (self.v.view(each) * self.of_dst[:, None]).sum(3).unbind(0)
+        of_src = (self.w.view(each) * self.of_src[:, None]).sum(3).unbind(0)  # [R, dim, H]
+        of_dst = (self.v.view(each) * self.of_dst[:, None]).sum(3)
         matrices, out = self.w.unbind(0), {}
         for t, node_type in enumerate(self.node_types):
-            into = [r for r, e in enumerate(self.edge_types) if e[2] == node_type]
-            total = torch.addmm(self.c[t] + self.b[into].sum(0), h[node_type], self.skip[t])
-            for r in into:
-                csr, source = edges[self.edge_types[r]], h[self.edge_types[r][0]]
-                if csr.num_edges:
-                    alpha = edge_softmax(source @ src[r], h[node_type] @ dst[r], csr, self.slope)
-                    total = total + self._attended(source, matrices[r], alpha, csr)
-            out[node_type] = total
+            every = [r for r, e in enumerate(self.edge_types) if e[2] == node_type]
+            x, into = h[node_type], edges[node_type]
+            out[node_type] = torch.addmm(self.c[t] + self.b[every].sum(0), x, self.skip[t])
+            if not into.relations:
+                continue
+            sources = [h[self.edge_types[r][0]] for r in into.relations]
+            asked = torch.cat([s @ of_src[r] for r, s in zip(into.relations, sources, strict=True)])
+            # [R', dim, H] -> [dim, R' * H]; then [n, R' * H] -> [n, R', H]
+            asking = x @ of_dst[into.relations].transpose(0, 1).flatten(1)
+            alpha = edge_softmax(asked, asking.view(x.size(0), -1, self.heads), into, self.slope)
+            if into.late:
+                blocks = matrices[into.relations[0]].chunk(self.heads, dim=1)
+                sums = [weighted_sum(sources[0], a, into.csr) @ w for a, w in zip(alpha, blocks, strict=True)]
+            else:
+                values = torch.cat([s @ matrices[r] for r, s in zip(into.relations, sources, strict=True)])
+                columns = values.chunk(self.heads, dim=1)
+                sums = [weighted_sum(v, a, into.csr) for a, v in zip(alpha, columns, strict=True)]
+            out[node_type] = out[node_type] + (sums[0] if self.heads == 1 else torch.cat(sums, dim=1))
         return out
-
-    def _attended(self, source: Tensor, w: Tensor, alpha: Tensor, csr: RelationCSR) -> Tensor:
-        """``sum_j alpha_j W h_j``, head by head; W before or after the sum, whichever multiplies fewer rows."""
-        blocks = w.chunk(self.heads, dim=1)
-        if csr.num_src < csr.num_dst * self.heads:
-            values = (source @ w).chunk(self.heads, dim=1)
-            sums = [weighted_sum(v, a, csr) for v, a in zip(values, alpha.unbind(1), strict=True)]
-        else:
-            sums = [weighted_sum(source, a, csr) @ block for block, a in zip(blocks, alpha.unbind(1), strict=True)]
-        return sums[0] if self.heads == 1 else torch.cat(sums, dim=1)

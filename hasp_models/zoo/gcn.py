@@ -8,6 +8,7 @@ degrees of the part its weight for an entity would differ from part to part, and
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from hasp_models.semantic_gnn import n_id_of
 from hasp_models.zoo.graph_model import GraphModel, check_layers
 from hasp_models.zoo.sparse import counts_of, edges_of, joined_csr, weighted_sum
 
-__all__ = ["GCN", "GCNLayer", "full_degrees"]
+__all__ = ["GCN", "GCNLayer", "full_degrees", "with_degrees"]
 
 
 class Union(NamedTuple):
@@ -50,7 +51,7 @@ class GCN(GraphModel):
         layers: L.
         degrees: node type -> ``[N]``, edges into each node of the whole graph (:func:`full_degrees`), looked up by ``n_id``.
             ``None``: the degrees of each batch, as a plain GCN would. A node attribute ``full_degree`` of the batch goes
-            before both (:func:`hasp_models.zoo.gcn.with_degrees`: for a graph that is not that of training).
+            before both (:func:`with_degrees`, for a graph that is not that of training; :func:`embed` sees to it).
         rescale: multiply what a node hears in a batch by its edges in the whole graph over its edges in the batch, so that
             a concept that hears a part of its entities hears as much as at inference. Needs ``degrees``.
         **options: see :class:`GraphModel`.
@@ -116,11 +117,11 @@ class GCN(GraphModel):
                 f"the model knows the degrees of {table.numel():,} nodes of {node_type!r}, got n_id {int(n_id.max()):,}; "
                 "put those of this graph beside its nodes with with_degrees(graph)"
             )
-        return table[n_id]
+        return table[n_id]  # type: ignore[no-any-return]
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        """See :meth:`GraphModel.forward`."""
-        return super().forward(batch)
+    def whole(self, graph: Any) -> Any:
+        """The graph with its own degrees, which need not be those of the graph of training."""
+        return with_degrees(graph)
 
 
 class GCNLayer(nn.Module):
@@ -141,7 +142,7 @@ class GCNLayer(nn.Module):
         """``{type: [n, dim]}`` from ``{type: [n, dim]}``, types in the order of the union."""
         x = torch.cat(list(h.values())) @ self.w
         out = weighted_sum(x, edges.weight, edges.csr) + edges.own * x + self.b
-        return dict(zip(h, out.split([v.size(0) for v in h.values()]), strict=True))
+        return dict(zip(h, torch.split(out, [v.size(0) for v in h.values()]), strict=True))
 
 
 def full_degrees(parts: Any) -> dict[str, Tensor]:
@@ -150,13 +151,9 @@ def full_degrees(parts: Any) -> dict[str, Tensor]:
     Read part by part: every edge is in one part, in the cut, or in what all parts share.
 
     Args:
-        parts: a :class:`hasp.HASPData`, or a :class:`hasp.Graph`.
+        parts: a :class:`hasp.HASPData`.
     """
     count = {t: torch.zeros(n, dtype=torch.int64) for t, n in parts.num_nodes.items()}
-    if isinstance(parts, Graph):
-        for edge_type, (_, destination) in parts.edges.items():
-            count[edge_type[2]] += torch.bincount(destination.long(), minlength=parts.num_nodes[edge_type[2]])
-        return count
     store = parts.store
     owners = {t: parts.node_part(t).long() for t in parts.roles.entity}
     for i in range(parts.num_parts):
@@ -191,13 +188,14 @@ def _count_cut(into: Tensor, edges: Edges, owner: Tensor) -> None:
 
 
 def with_degrees(graph: Any) -> Any:
-    """The graph as a ``HeteroData`` with its own degrees beside its nodes, for a GCN that was trained on another one.
+    """A ``HeteroData`` with each node's edges beside it (``full_degree``), for a GCN that was trained on another graph.
 
     Args:
-        graph: a :class:`hasp.Graph` or a ``HeteroData``; it is not changed.
+        graph: a whole :class:`hasp.Graph` or ``HeteroData``; it is not changed.
     """
-    graph = graph if isinstance(graph, Graph) else Graph.from_hetero_data(graph)
-    data = graph.to_hetero_data()
-    for node_type, degree in full_degrees(graph).items():
-        data[node_type].full_degree = degree
+    data = graph.to_hetero_data() if isinstance(graph, Graph) else copy.copy(graph)
+    for node_type in data.node_types:
+        count = int(data[node_type].num_nodes)
+        into = [data[e].edge_index[1].long() for e in data.edge_types if e[2] == node_type]
+        data[node_type].full_degree = sum((torch.bincount(i, minlength=count) for i in into), torch.zeros(count).long())
     return data

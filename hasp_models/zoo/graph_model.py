@@ -94,6 +94,10 @@ class GraphModel(nn.Module):
         """What the layers need of a batch's edges, made once for all of them."""
         raise NotImplementedError
 
+    def whole(self, graph: Any) -> Any:
+        """A :class:`hasp.Graph` or a ``HeteroData`` as the batch for whole-graph inference."""
+        return graph.to_hetero_data() if isinstance(graph, Graph) else graph
+
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Embed every node of a batch.
 
@@ -131,7 +135,7 @@ def embed(model: GraphModel, graph: Any, node_type: str | None = None) -> Tensor
     Raises:
         HaspError: no node type is known, or the graph lacks one of the model's.
     """
-    data = graph.to_hetero_data() if isinstance(graph, Graph) else graph
+    data = model.whole(graph)
     missing = [t for t in model.node_types if t not in data.node_types]
     if missing:
         raise HaspError(f"the model knows the node type {missing[0]!r}, the graph has {data.node_types}; use its graph")

@@ -11,7 +11,7 @@ each and not through embeddings that a pretraining could give. The attention run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +19,10 @@ from torch.nn import functional as F
 
 from hasp.schema import EdgeType
 from hasp_models.relation_attention import relation_attention
-from hasp_models.relation_csr import RelationCSR
 from hasp_models.zoo.graph_model import GraphModel, check_layers, glorot_
-from hasp_models.zoo.sparse import counts_of, edges_of, joined_csr
+from hasp_models.zoo.sparse import Into, edges_into
 
 __all__ = ["HGT", "HGTLayer"]
-
-
-class Into(NamedTuple):
-    """The edges into one node type.
-
-    Attributes:
-        relations: the numbers of its edge types.
-        csr: their edges; source rows stand edge type after edge type.
-        late: the only edge type has more sources than destinations: its matrices are applied to queries and sums.
-    """
-
-    relations: list[int]
-    csr: RelationCSR
-    late: bool
 
 
 class HGT(GraphModel):
@@ -69,24 +54,11 @@ class HGT(GraphModel):
     ) -> None:
         super().__init__(metadata, in_channels, dim, activation=activation, **options)
         check_layers(layers, heads, dim)
-        self.layers.extend(
-            HGTLayer(dim, self.node_types, self.edge_types, heads, backend, threads) for _ in range(layers)
-        )
+        self.layers.extend(HGTLayer(dim, self.node_types, self.edge_types, heads, backend, threads) for _ in range(layers))
 
     def edges(self, batch: Any) -> dict[str, Into]:
         """Per node type, the edges into it."""
-        count, ends = counts_of(batch, self.node_types), edges_of(batch, self.edge_types)
-        out = {}
-        for node_type in self.node_types:
-            into = [r for r, e in enumerate(self.edge_types) if e[2] == node_type and ends[e][0].numel()]
-            start, parts = 0, []
-            for r in into:
-                edge_type = self.edge_types[r]
-                parts.append((ends[edge_type], start, 0))
-                start += count[edge_type[0]]
-            csr = joined_csr(parts, count[node_type], start, [self.edge_types[r] for r in into])
-            out[node_type] = Into(into, csr, len(into) == 1 and start > count[node_type])
-        return out
+        return edges_into(batch, self.node_types, self.edge_types)
 
 
 class HGTLayer(nn.Module):

@@ -2,8 +2,9 @@
 
     h_i' = sum over edge types r into i of  W_r mean over r's edges (j -> i) of h_j + b_r + U_r h_i
 
-(``HeteroConv({r: SAGEConv}, aggr="sum")``; ``to_hetero`` does the same.) Where an edge type has more sources than
-destinations, the mean is taken first and transformed after: the same sum with fewer products.
+(``HeteroConv({r: SAGEConv}, aggr="sum")``; ``to_hetero`` does the same.) The sum over edge types is one sum over
+all edges into a node, each weighted by one over the edges of its type; where one type leads from many nodes to few, the mean
+is taken first and transformed after.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hasp.schema import EdgeType
-from hasp_models.relation_csr import RelationCSR
 from hasp_models.zoo.graph_model import GraphModel, check_layers
-from hasp_models.zoo.sparse import counts_of, edges_of, joined_csr, weighted_sum
+from hasp_models.zoo.sparse import Into, edges_into, weighted_sum
 
 __all__ = ["HeteroSAGE", "SAGELayer"]
 
-Edges = Mapping[EdgeType, tuple[RelationCSR, Tensor]]
+Edges = Mapping[str, tuple[Into, Tensor]]
 
 
 class HeteroSAGE(GraphModel):
@@ -40,13 +40,11 @@ class HeteroSAGE(GraphModel):
         self.layers.extend(SAGELayer(dim, self.edge_types) for _ in range(layers))
 
     def edges(self, batch: Any) -> Edges:
-        """Per edge type a CSR, and for each of its edges one over the number of edges into its destination, ``[E]``."""
-        count, out = counts_of(batch, self.node_types), {}
-        like = next(self.parameters())
-        for edge_type, ends in edges_of(batch, self.edge_types).items():
-            csr = joined_csr([(ends, 0, 0)], count[edge_type[2]], count[edge_type[0]])
-            share = (1.0 / csr.indptr.diff().clamp_min(1)).to(like.dtype)
-            out[edge_type] = (csr, share.index_select(0, csr.row))
+        """Per node type the edges into it, and for each edge one over the number of its type into the node, ``[E]``."""
+        like, out = next(self.parameters()), {}
+        for node_type, into in edges_into(batch, self.node_types, self.edge_types).items():
+            share = (1.0 / into.ptr.diff().clamp_min(1)).to(like.dtype)
+            out[node_type] = (into, share.index_select(0, into.pair))
         return out
 
 
@@ -70,21 +68,19 @@ class SAGELayer(nn.Module):
 
     def forward(self, h: Mapping[str, Tensor], edges: Edges) -> dict[str, Tensor]:
         """``{type: [n, dim]}`` from ``{type: [n, dim]}``; a type into which no edge type leads gets zeros."""
-        out = {}
-        matrices = self.w.unbind(0)
+        out, matrices = {}, self.w.unbind(0)
         for node_type, x in h.items():
-            into = [r for r, e in enumerate(self.edge_types) if e[2] == node_type]
-            if not into:
+            every = [r for r, e in enumerate(self.edge_types) if e[2] == node_type]
+            if not every:
                 out[node_type] = torch.zeros_like(x)
                 continue
             # The own vector goes through the sum of its matrices: one product instead of one per edge type.
-            total = torch.addmm(self.b[into].sum(0), x, self.root[into].sum(0))
-            for r in into:
-                csr, share = edges[self.edge_types[r]]
-                source = h[self.edge_types[r][0]]
-                if csr.num_edges:
-                    early = csr.num_src < csr.num_dst
-                    mean = weighted_sum(source @ matrices[r] if early else source, share, csr)
-                    total = total + (mean if early else mean @ matrices[r])
-            out[node_type] = total
+            out[node_type] = torch.addmm(self.b[every].sum(0), x, self.root[every].sum(0))
+            into, share = edges[node_type]
+            if into.late:
+                (r,) = into.relations
+                out[node_type] = out[node_type] + weighted_sum(h[self.edge_types[r][0]], share, into.csr) @ matrices[r]
+            elif into.relations:
+                values = torch.cat([h[self.edge_types[r][0]] @ matrices[r] for r in into.relations])
+                out[node_type] = out[node_type] + weighted_sum(values, share, into.csr)
         return out

@@ -8,7 +8,9 @@ times width plus edges; and each row is added up in one order, so that the resul
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,10 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from hasp.errors import HaspError
 from hasp.schema import EdgeType
-from hasp_models.kernels.torch_csr import segment_softmax
 from hasp_models.relation_csr import RelationCSR
 
-__all__ = ["edge_softmax", "edges_of", "joined_csr", "weighted_sum"]
+__all__ = ["Into", "counts_of", "edge_softmax", "edges_into", "edges_of", "joined_csr", "weighted_sum"]
 
 Ends = tuple[Tensor, Tensor]
 
@@ -51,23 +52,60 @@ def edges_of(batch: Any, edge_types: Sequence[EdgeType]) -> dict[EdgeType, Ends]
     return out
 
 
-def joined_csr(
-    parts: Sequence[tuple[Ends, int, int]], num_dst: int, num_src: int, relations: Sequence[EdgeType] = ()
-) -> RelationCSR:
-    """Several lists of edges into the same rows as one CSR; the list's number is the relation.
+@dataclass(frozen=True)
+class Into:
+    """The edges into one node type, of all edge types, sorted by (destination, edge type).
+
+    Attributes:
+        relations: the numbers of the edge types that have edges here.
+        csr: the edges; source rows stand edge type after edge type, and ``csr.rel`` counts ``relations``.
+        late: the only edge type has more sources than destinations, so that a matrix is better applied to sums.
+    """
+
+    relations: list[int]
+    csr: RelationCSR
+    late: bool
+
+    @cached_property
+    def pair(self) -> Tensor:
+        """int64 ``[E]``: destination times the number of relations, plus relation; ascending."""
+        return self.csr.row * self.csr.num_relations + self.csr.rel
+
+    @cached_property
+    def ptr(self) -> Tensor:
+        """int64 ``[num_dst * relations + 1]``: the edges of each pair."""
+        count = torch.bincount(self.pair, minlength=self.csr.num_dst * self.csr.num_relations)
+        return torch.cat([count.new_zeros(1), count.cumsum(0)])
+
+
+def edges_into(batch: Any, node_types: Sequence[str], edge_types: Sequence[EdgeType]) -> dict[str, Into]:
+    """The edges of a batch by the node type into which they lead; raises as :func:`edges_of`."""
+    count, ends = counts_of(batch, node_types), edges_of(batch, edge_types)
+    out = {}
+    for node_type in node_types:
+        into = [r for r, e in enumerate(edge_types) if e[2] == node_type and ends[e][0].numel()]
+        start, parts = 0, []
+        for r in into:
+            parts.append((ends[edge_types[r]], start, 0))
+            start += count[edge_types[r][0]]
+        out[node_type] = Into(into, joined_csr(parts, count[node_type], start), len(into) == 1 and start > count[node_type])
+    return out
+
+
+def joined_csr(parts: Sequence[tuple[Ends, int, int]], num_dst: int, num_src: int) -> RelationCSR:
+    """Several lists of edges as one CSR; the list's number is the relation.
 
     Args:
         parts: ``((source [E], destination [E]), first source row, first destination row)``: what is added to the ends.
         num_dst: rows that receive.
         num_src: rows that send.
-        relations: names of the lists.
     """
     sources = [ends[0].long() + first for ends, first, _ in parts]
     destinations = [ends[1].long() + first for ends, _, first in parts]
     ptr = torch.tensor([0, *(s.numel() for s in sources)]).cumsum(0)
     none = torch.empty(0, dtype=torch.int64)
     src, dst = (torch.cat(ids) if ids else none for ids in (sources, destinations))
-    return RelationCSR.from_edges(src, dst, ptr, num_dst, num_src, relations=tuple(relations))
+    return RelationCSR.from_edges(src, dst, ptr, num_dst, num_src)
 
 
 def weighted_sum(x: Tensor, weight: Tensor, csr: RelationCSR) -> Tensor:
@@ -85,20 +123,50 @@ def weighted_sum(x: Tensor, weight: Tensor, csr: RelationCSR) -> Tensor:
     return _WeightedSum.apply(x.to(kind), weight.to(kind), csr)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def edge_softmax(of_src: Tensor, of_dst: Tensor, csr: RelationCSR, slope: float) -> Tensor:
-    """GAT's attention: the softmax, over the edges into each row, of ``leaky_relu(of_src[j] + of_dst[i])``.
+def edge_softmax(of_src: Tensor, of_dst: Tensor, into: Into, slope: float) -> Tensor:
+    """GAT's attention: for each node and edge type, the softmax of ``leaky_relu(of_src[j] + of_dst[i, r])``.
 
     Args:
         of_src: ``[num_src, H]``.
-        of_dst: ``[num_dst, H]``.
-        csr: the edges.
+        of_dst: ``[num_dst, R, H]``.
+        into: the edges, at least one.
         slope: of the leaky ReLU below 0.
 
     Returns:
-        ``[E, H]`` in the order of ``csr``.
+        ``[H, E]`` in the order of the edges, differentiable once; in float32 where the arguments are halves.
     """
-    logit = of_src.index_select(0, csr.src) + of_dst.index_select(0, csr.row)
-    return segment_softmax(torch.nn.functional.leaky_relu(logit, slope), csr.indptr, csr.row)
+    kind = torch.float32 if of_src.dtype in (torch.float16, torch.bfloat16) else of_src.dtype
+    of_dst = of_dst.to(kind).flatten(0, 1)
+    heads = zip(of_src.to(kind).unbind(1), of_dst.unbind(1), strict=True)
+    return torch.stack([_EdgeSoftmax.apply(a, b, into, slope) for a, b in heads])  # type: ignore[no-untyped-call]
+
+
+class _EdgeSoftmax(torch.autograd.Function):
+    """One head. Every sum is one of consecutive numbers: a gather's own gradient would scatter them one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, of_src: Tensor, of_dst: Tensor, into: Into, slope: float) -> Tensor:
+        raw = of_src.index_select(0, into.csr.src) + of_dst.index_select(0, into.pair)
+        logit = torch.where(raw > 0, raw, raw * slope)
+        top = torch.segment_reduce(logit, "max", offsets=into.ptr, axis=0)
+        exp = (logit - top.index_select(0, into.pair)).exp_()
+        alpha = exp / torch.segment_reduce(exp, "sum", offsets=into.ptr, axis=0).index_select(0, into.pair)
+        ctx.save_for_backward(raw > 0, alpha)
+        ctx.into, ctx.slope = into, slope
+        return alpha
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        positive, alpha = ctx.saved_tensors
+        into: Into = ctx.into
+        pull = alpha * grad
+        mean = torch.segment_reduce(pull, "sum", offsets=into.ptr, axis=0)
+        pull = pull - alpha * mean.index_select(0, into.pair)
+        pull = torch.where(positive, pull, pull * ctx.slope)
+        indptr, _, edge = _by_source(into.csr)
+        of_src = torch.segment_reduce(pull.index_select(0, edge), "sum", offsets=indptr, axis=0)
+        return of_src, torch.segment_reduce(pull, "sum", offsets=into.ptr, axis=0), None, None
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -151,6 +219,6 @@ def _matrix(indptr: Tensor, indices: Tensor, weight: Tensor, columns: int) -> Te
         )
 
 
-def counts_of(batch: Any, node_types: Sequence[str]) -> Mapping[str, int]:
+def counts_of(batch: Any, node_types: Sequence[str]) -> dict[str, int]:
     """Nodes per type of a batch."""
     return {t: int(batch[t].num_nodes) for t in node_types}
