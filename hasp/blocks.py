@@ -15,10 +15,11 @@ from torch import Tensor
 from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
-from hasp.parallel import cores, run
+from hasp.parallel import blocks, cores, run
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype, numpy_ids
 from hasp.rows import take_rows
 from hasp.schema import EdgeType, NodeRole, Roles
+from hasp.scratch import MEMORY, Scratch
 
 __all__ = ["Blocks"]
 
@@ -32,15 +33,17 @@ class Blocks:
         roles: of the same graph.
         layout: which part owns which entity.
         buckets: per edge type with an entity end, in the graph's order.
+        scratch: where arrays go that are as long as an edge type.
     """
 
     graph: Graph
     roles: Roles
     layout: Layout
     buckets: Mapping[EdgeType, Buckets]
+    scratch: Scratch = MEMORY
 
     @classmethod
-    def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0) -> Blocks:
+    def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0, scratch: Scratch = MEMORY) -> Blocks:
         """Bucket every edge type that has an entity end.
 
         A type with more than one thread's share of the edges is bucketed by all threads, one after the other; the others are
@@ -48,10 +51,10 @@ class Blocks:
         """
         owned = [e for e in graph.edges if "entity" in (roles.nodes[e[0]], roles.nodes[e[2]])]
         share = sum(graph.num_edges(e) for e in owned) / cores(threads)
-        found = {e: bucket_edges(graph, roles, layout, e, threads) for e in owned if graph.num_edges(e) > share}
+        found = {e: bucket_edges(graph, roles, layout, e, threads, scratch) for e in owned if graph.num_edges(e) > share}
         small = sorted((e for e in owned if e not in found), key=graph.num_edges, reverse=True)
-        found |= zip(small, run(lambda e: bucket_edges(graph, roles, layout, e, 1), small, threads), strict=True)
-        return cls(graph, roles, layout, {e: found[e] for e in owned})
+        found |= zip(small, run(lambda e: bucket_edges(graph, roles, layout, e, 1, scratch), small, threads), strict=True)
+        return cls(graph, roles, layout, {e: found[e] for e in owned}, scratch)
 
     def part(self, part_id: int) -> Part:
         """What one part owns: its entities, and its edges sorted by destination, with their attributes."""
@@ -95,18 +98,30 @@ class Blocks:
         src, dst, e_id = buckets.cut()
         num_parts = self.layout.num_parts
         source, destination = (t.numpy() for t in self.graph.edges[edge_type])
-        src_part = self.layout.types[edge_type[0]].part[source[e_id]].astype(np.int64)
-        pair = src_part * num_parts + self.layout.types[edge_type[2]].part[destination[e_id]]
-        order = sort_cut(pair, dst, num_parts * num_parts)
-        pair = pair[order]
-        first = np.flatnonzero(np.diff(pair, prepend=-1))
-        keys = pair[first]
+        src_part, dst_part = (self.layout.types[edge_type[side]].part for side in (0, 2))
+        pair = self.scratch.empty(e_id.size, np.int32)  # at most 2**15 parts, so that a pair fits
+        todo = blocks(e_id.size)
+        for low, high in todo:
+            e = e_id[low:high]
+            pair[low:high] = src_part[source[e]].astype(np.int32) * num_parts + dst_part[destination[e]]
+        order = sort_cut(pair, dst, num_parts * num_parts, self.scratch)
+        index = self.scratch.empty((2, e_id.size), src.dtype)
+        ids = self.scratch.empty(e_id.size, e_id.dtype)
+        firsts, keys_of, last = [np.empty(0, np.int64)], [np.empty(0, np.int32)], -1
+        for low, high in todo:
+            rows = order[low:high]
+            for values, out in ((src, index[0]), (dst, index[1]), (e_id, ids)):
+                np.take(values, rows, out=out[low:high], mode="clip")
+            sorted_pair = pair[rows]
+            begins = np.flatnonzero(np.diff(sorted_pair, prepend=last))
+            firsts.append(begins + low)
+            keys_of.append(sorted_pair[begins])
+            last = int(sorted_pair[-1])
+        keys = np.concatenate(keys_of)
         pairs = np.stack([keys // num_parts, keys % num_parts], axis=1).astype(np.int32)
-        ptr = np.append(first, pair.size).astype(np.int64)
-        index = np.stack([src[order], dst[order]])
-        out = (index, e_id[order], pairs, ptr)
-        edge_index, ids, pairs_t, ptr_t = (torch.from_numpy(a) for a in out)
-        return Edges(edge_index, ids, {}, pairs_t, ptr_t)
+        ptr = np.append(np.concatenate(firsts), e_id.size).astype(np.int64)
+        edge_index, e_id_t, pairs_t, ptr_t = (torch.from_numpy(a) for a in (index, ids, pairs, ptr))
+        return Edges(edge_index, e_id_t, {}, pairs_t, ptr_t)
 
     def _whole(self, part_id: int, role: NodeRole) -> Part:
         nodes = {}
@@ -120,7 +135,7 @@ class Blocks:
                 count = self.graph.num_nodes[edge_type[2]]
                 src, dst = (_small(t, max(self.graph.num_nodes[edge_type[i]] for i in (0, 2))) for t in (source, destination))
                 e_id = np.arange(src.size, dtype=numpy_ids(src.size))
-                edges[edge_type] = self._with_attrs(edge_type, sort_by_destination(src, dst, e_id, count))
+                edges[edge_type] = self._with_attrs(edge_type, sort_by_destination(src, dst, e_id, count, self.scratch))
         return Part(part_id, nodes, edges)
 
     def _with_attrs(self, edge_type: EdgeType, edges: Edges) -> Edges:

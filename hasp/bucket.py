@@ -16,6 +16,7 @@ from hasp.layout import Layout
 from hasp.parallel import blocks, run
 from hasp.part import Edges, numpy_ids
 from hasp.schema import EdgeType, Roles
+from hasp.scratch import MEMORY, Scratch
 
 __all__ = ["Buckets", "bucket_edges", "sort_by_destination", "sort_cut"]
 
@@ -62,9 +63,11 @@ class Buckets:
         return self.ends[0][window], self.ends[1][window], self.e_id[window]
 
 
-def sort_cut(pair: Array, dst: Array, num_pairs: int) -> Array:
-    """The order of cut edges by (pair of parts, destination, what they came in by), int64 ``[c]``."""
-    order, by_dst = np.arange(dst.size), np.empty(dst.size, dtype=np.int64)
+def sort_cut(pair: Array, dst: Array, num_pairs: int, scratch: Scratch = MEMORY) -> Array:
+    """The order of cut edges by (pair of parts, destination, what they came in by), int32 or int64 ``[c]``."""
+    order, by_dst = (scratch.empty(dst.size, numpy_ids(dst.size)) for _ in range(2))
+    for low, high in blocks(dst.size):
+        order[low:high] = np.arange(low, high)
     # Two stable sorts, the minor key first.
     kernel.order_by(dst, order, int(dst.max(initial=-1)) + 1, by_dst)
     if num_pairs > max(dst.size, 1 << 16):  # more pairs than edges: counting them would cost more than sorting
@@ -73,15 +76,17 @@ def sort_cut(pair: Array, dst: Array, num_pairs: int) -> Array:
     return order
 
 
-def sort_by_destination(src: Array, dst: Array, e_id: Array, num_keys: int) -> Edges:
+def sort_by_destination(src: Array, dst: Array, e_id: Array, num_keys: int, scratch: Scratch = MEMORY) -> Edges:
     """Sort edges by destination (a stable counting sort: equal destinations keep their order)."""
-    index = np.empty((2, dst.size), dtype=np.promote_types(src.dtype, dst.dtype))
-    ids = np.empty(dst.size, dtype=e_id.dtype)
+    index = scratch.empty((2, dst.size), np.promote_types(src.dtype, dst.dtype))
+    ids = scratch.empty(dst.size, e_id.dtype)
     kernel.sort_rows(dst, src, e_id, num_keys, index[1], index[0], ids)
     return Edges(torch.from_numpy(index), torch.from_numpy(ids))
 
 
-def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType, threads: int = 0) -> Buckets:
+def bucket_edges(
+    graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType, threads: int = 0, scratch: Scratch = MEMORY
+) -> Buckets:
     """Bucket one edge type that has an entity end (the first entity end decides, if only one is).
 
     Args:
@@ -90,16 +95,17 @@ def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType
         layout: of the same graph.
         edge_type: an edge type with at least one entity end.
         threads: never changes the result.
+        scratch: where the grouped edges go.
     """
     src, dst = (t.numpy() for t in graph.edges[edge_type])
     src_type, _, dst_type = edge_type
-    e_id: Array = np.empty(src.size, dtype=numpy_ids(src.size))
+    e_id: Array = scratch.empty(src.size, numpy_ids(src.size))
     todo = blocks(src.size, _BLOCK)
     counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
     place: Callable[[int], None]
     if roles.nodes[src_type] == roles.nodes[dst_type] == "entity":
         a, b = layout.types[src_type], layout.types[dst_type]
-        out = np.empty((2, src.size), dtype=np.int32)
+        out = scratch.empty((2, src.size), np.int32)
         ends = (out[0], out[1])
         num_keys = np.diff(b.ptr)
 
@@ -116,8 +122,8 @@ def bucket_edges(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType
         own = layout.types[src_type if entity_is_source else dst_type]
         other_type = dst_type if entity_is_source else src_type
         end, other = (src, dst) if entity_is_source else (dst, src)
-        out_end: Array = np.empty(src.size, dtype=np.int32)
-        out_other: Array = np.empty(src.size, dtype=numpy_ids(graph.num_nodes[other_type]))
+        out_end: Array = scratch.empty(src.size, np.int32)
+        out_other: Array = scratch.empty(src.size, numpy_ids(graph.num_nodes[other_type]))
         ends = (out_end, out_other) if entity_is_source else (out_other, out_end)
         whole = np.full(layout.num_parts, graph.num_nodes[dst_type], dtype=np.int64)
         num_keys = whole if entity_is_source else np.diff(own.ptr)

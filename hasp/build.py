@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph
 from hasp.layout import Layout, check_node_part
+from hasp.parallel import blocks as cut_in_blocks
 from hasp.parallel import run
 from hasp.part import Part
 from hasp.plan import Plan
 from hasp.schema import Roles, edge_name
+from hasp.scratch import MEMORY, Scratch
 from hasp.split import EelGraph, check_weights, entity_offsets, split
 from hasp.store.framing import specs
 from hasp.store.manifest import FORMAT_VERSION, Manifest, Spec
@@ -53,6 +56,7 @@ def build(
     node_part: Mapping[str, Any] | None = None,
     plan: Plan | None = None,
     overwrite: bool = False,
+    out_of_core: bool | None = None,
     progress: Progress | None = None,
     disk: Any = None,
 ) -> FolderStore | MemoryStore:
@@ -67,6 +71,8 @@ def build(
         node_part: a partition made elsewhere: per entity type, whole numbers ``[n]`` in ``0..num_parts-1``.
         plan: what was predicted, for the report.
         overwrite: replace what the folder holds.
+        out_of_core: keep arrays that are as long as the edges in nameless files beside the parts, which makes the same bytes
+            in less memory; ``None``: as ``plan`` decides, in memory without one. Parts in memory are built in memory.
         progress: told of every step.
         disk: the object that does all I/O (:class:`hasp.store.disk.Disk`).
 
@@ -78,7 +84,9 @@ def build(
         StaleParts: the folder holds other parts.
         BuildLocked: another process is building there.
     """
-    clock = _Clock(progress)
+    spill = root is not None and (out_of_core if out_of_core is not None else plan is not None and plan.out_of_core)
+    scratch = Scratch(root) if spill else MEMORY
+    clock = _Clock(progress, scratch)
     entities = {t: graph.num_nodes[t] for t in roles.entity}
     total = sum(entities.values())
     if config.num_parts > max(total, 1):
@@ -88,16 +96,18 @@ def build(
     if node_part is None and config.backend == "given":
         raise HaspError("backend='given' is not one of those that partition; choose one, or pass node_part=")
     given = None if node_part is None else check_node_part(node_part, entities, config.num_parts)
-    with clock("check"):
-        graph.check()
-        _check_settings(graph, roles, config)
-    with clock("fingerprint"):
-        fingerprint = graph.fingerprint(given)
-    if root is None:
-        return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
-    with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
-        if not writer.finished:
-            _to_folder(writer, graph, roles, config, given, plan, clock)
+    with scratch:
+        scratch.watch(graph.tensors())
+        with clock("check"):
+            graph.check()
+            _check_settings(graph, roles, config)
+        with clock("fingerprint"):
+            fingerprint = graph.fingerprint(given)
+        if root is None:
+            return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
+        with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
+            if not writer.finished:
+                _to_folder(writer, graph, roles, config, given, plan, clock)
     return FolderStore.open(root)
 
 
@@ -133,11 +143,12 @@ def _prepare(
     graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, clock: _Clock
 ) -> tuple[Blocks, EelGraph, Labels]:
     with clock("split"):
-        eels = split(graph, roles, config.weight, config.threads)
+        eels = split(graph, roles, config.weight, config.threads, clock.scratch)
     labels = given if given is not None else assign(graph, roles, config, eels, clock)
     with clock("bucket"):
+        eels = replace(eels, indices=eels.indices[:0].copy(), edge_weight=None)  # only its degrees are still asked for
         layout = Layout.make(labels, config.num_parts, config.threads)
-        blocks = Blocks.make(graph, roles, layout, config.threads)
+        blocks = Blocks.make(graph, roles, layout, config.threads, clock.scratch)
     return blocks, eels, labels
 
 
@@ -208,8 +219,9 @@ def _fill_weight(graph: Graph, roles: Roles, balance: str, eels: EelGraph) -> np
             continue
         for end, ids in ((edge_type[0], source), (edge_type[2], destination)):
             if roles.nodes[end] == "entity":
-                degree = np.bincount(ids.numpy(), minlength=graph.num_nodes[end])
-                weight[offsets[end] : offsets[end] + graph.num_nodes[end]] += degree
+                own, array = weight[offsets[end] : offsets[end] + graph.num_nodes[end]], ids.numpy()
+                for low, high in cut_in_blocks(array.size, 1 << 24):  # bincount makes int64 of what it counts
+                    own += np.bincount(array[low:high], minlength=own.size)
     if balance == "edges":
         return weight
     weight *= 24  # a loaded edge: two int64 ends and an int64 id
@@ -251,9 +263,10 @@ def _stepping(task: Callable[[int], Any], step: Callable[[], None]) -> Callable[
 
 
 class _Clock:
-    """Seconds per stage and peak memory of one build; tells the user's progress function."""
+    """Seconds per stage, peak memory and scratch of one build; tells the user's progress function."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, scratch: Scratch = MEMORY) -> None:
+        self.scratch = scratch
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self._reset = memory.reset_peak()
@@ -282,4 +295,6 @@ class _Clock:
         out: dict[str, Any] = {"seconds": {k: round(v, 4) for k, v in self._seconds.items()}}
         if self._reset and memory.peak_bytes():
             out["peak_build_bytes"] = max(0, memory.peak_bytes() - self._before)
+        if self.scratch.folder is not None:
+            out["scratch_bytes"] = self.scratch.num_bytes
         return out

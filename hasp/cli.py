@@ -161,7 +161,7 @@ def build_command(
     budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
     planned = plan(graph, roles, **_one_budget(budget), gpus=gpus, balance=balance, imbalance=imbalance, backend=backend)
     (say if json else show)(_plan_text(roles, planned) + "\n")
-    planned.check(threads=threads or os.cpu_count() or 1)
+    planned.check(threads=threads or os.cpu_count() or 1, root=out)
     config = BuildConfig(planned.num_parts, seed, backend, imbalance, balance, weight, threads)
     there = (out / "manifest.json").exists() and not overwrite
     with Bar(quiet=json) as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ class HASPData:
         reverse: add reverse edge types first (:func:`hasp.sources.reverse.add_reverse`), as PyG's ``ToUndirected``.
         threads: threads of the build; 0: one per core. Never changes the result.
         overwrite: replace what ``root`` holds.
+        out_of_core: keep arrays that are as long as the edges in nameless scratch files beside ``root``; the parts are the
+            same. ``None``: where the plan says that memory would not do.
         log: write the inferred roles and the plan to the error stream before work starts.
         progress: a function of (stage, done, total) that is told of every step.
 
@@ -81,6 +84,7 @@ class HASPData:
         reverse: bool = False,
         threads: int = 0,
         overwrite: bool = False,
+        out_of_core: bool | None = None,
         log: bool = True,
         progress: Any = None,
     ) -> None:
@@ -107,9 +111,11 @@ class HASPData:
             backend=backend,
             probe=probe,
         )
+        if root is None or out_of_core is not None:
+            plan = dataclasses.replace(plan, out_of_core=bool(out_of_core) and root is not None)
         if log:
             sys.stderr.write((roles.explain() + "\n" if roles.inferred else "") + plan.explain() + "\n")
-        plan.check(threads=cores(threads))
+        plan.check(threads=cores(threads), root=root)
         config = BuildConfig(
             num_parts=plan.num_parts,
             seed=seed,

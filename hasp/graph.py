@@ -7,7 +7,7 @@ a ``torch.Tensor``. Sources (``hasp.sources``) make Graphs; :func:`hasp.build.bu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +123,13 @@ class Graph:
     def num_edges(self, edge_type: EdgeType) -> int:
         """Edges of one type."""
         return self.edges[edge_type][0].numel()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every array of the graph: the ends of all edges, and all attributes."""
+        for ends in self.edges.values():
+            yield from ends
+        for attrs in (*self.node_attrs.values(), *self.edge_attrs.values()):
+            yield from attrs.values()
 
     def check(self) -> None:
         """Look at every id once and every floating-point attribute once.

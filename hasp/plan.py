@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Roles
+from hasp.scratch import MAPPED_BYTES
 from hasp.sizes import (
     available_memory,
     batch_bytes,
+    bucket_bytes,
     expected_share,
+    free_disk,
     in_parts,
     input_bytes,
     node_bytes,
     num_links,
     row_bytes,
     shared_bytes,
+    stored_bytes,
 )
 from hasp.text import format_bytes
 
@@ -41,16 +46,23 @@ ACTIVATION_FACTOR = 64
 HEADROOM = 0.85
 """Share of a GPU's memory that a training step may fill; the rest is for the allocator's rounding and the context."""
 
-METIS_BYTES = 236
-"""Bytes per undirected EEL at METIS's peak: 16 of its input (int64 CSR) and 220 of its own. Measured on graphs without any
-structure, the worst for it: 190 to 230; on catalogues half of that."""
+BACKEND_BYTES = {"metis": 220, "random": 0, "given": 0}
+"""Bytes per undirected EEL that a partitioner takes at its peak, beside its input. METIS: measured on graphs without any
+structure, the worst for it, 190 to 230; on catalogues half of that."""
+
+OTHER_BACKEND_BYTES = 40
+"""The same of a partitioner that is not listed."""
+
+SPILL = 0.6
+"""Share of the free memory above which a build keeps arrays as long as the edges in scratch files."""
 
 EDGE_SPREAD = 1.35
 """Edges of the largest part over the mean part, all EELs counted: partitioners even out entities, not edges. The most seen on
 two real and several made-up catalogues, at 8 and 64 parts; a random split has a tenth of that."""
 
-CUT_BYTES = 56
-"""Bytes per cut edge while the cut is grouped by pair of parts: seven int64. METIS is taken to cut at most every other EEL."""
+CUT_BYTES = 32
+"""Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
+cut at most every other EEL."""
 
 ENTITY_BYTES = 40
 """Bytes per entity: linked or not, number among the linked, part, row, order by part."""
@@ -72,13 +84,18 @@ class Plan:
             shared nodes and edges, and the sampled types at quota. Counts every EEL as kept, so the real one is smaller
             by what the cut takes away; entities of unusual degree are not foreseen.
         shared_bytes: of these, what every part repeats: semantic nodes, semantic-semantic edges, the sample.
-        peak_build_bytes: memory of a build into a folder on top of its input, with two parts being written at a time.
+        peak_build_bytes: memory of a build into a folder on top of its input, with two parts being written at a time, where
+            everything is held in memory.
         input_bytes: bytes of the graph's arrays that lie in memory (memory-mapped files are not counted).
         entities: entities of the largest part.
         edges: edges with an entity end of the largest part.
         gpus: GPUs that share the parts.
         reason: why this many parts, in words.
         step_bytes: predicted peak of a training step on the largest part, or ``None`` without a GPU's memory.
+        out_of_core: whether a build into a folder keeps arrays that are as long as the edges in scratch files.
+        scratch_peak_bytes: memory of such a build, pages of mapped files included; 0: not known.
+        scratch_bytes: disk that its scratch files take, until it ends.
+        output_bytes: disk that the parts take.
     """
 
     num_parts: int
@@ -91,6 +108,10 @@ class Plan:
     gpus: int = 1
     reason: str = ""
     step_bytes: int | None = None
+    out_of_core: bool = False
+    scratch_peak_bytes: int = 0
+    scratch_bytes: int = 0
+    output_bytes: int = 0
 
     def explain(self) -> str:
         """A few lines for people."""
@@ -101,36 +122,57 @@ class Plan:
         ]
         if self.step_bytes is not None:
             lines.append(f"training step    {format_bytes(self.step_bytes)} of GPU memory")
-        lines.append(
-            f"build            {format_bytes(self.peak_build_bytes)} of memory beside {format_bytes(self.input_bytes)} of input"
-        )
+        needed = self.scratch_peak_bytes if self.out_of_core else self.peak_build_bytes
+        lines.append(f"build            {format_bytes(needed)} of memory beside {format_bytes(self.input_bytes)} of input")
+        if self.out_of_core:
+            lines[-1] += f"; in memory alone it would be {format_bytes(self.peak_build_bytes)}"
+        if self.output_bytes:
+            scratch = f", and {format_bytes(self.scratch_bytes)} of scratch files until then" if self.out_of_core else ""
+            lines.append(f"disk             {format_bytes(self.output_bytes)} of parts{scratch}")
         if self.num_parts % self.gpus:
             lines.append(f"note             {self.num_parts} parts do not divide among {self.gpus} GPUs: some will wait")
         return "\n".join(lines)
 
-    def check(self, available_bytes: int | None = None, threads: int = 2) -> None:
-        """Refuse a build that cannot fit.
+    def check(self, available_bytes: int | None = None, threads: int = 2, root: str | Path | None = None) -> None:
+        """Refuse a build that cannot fit into memory, or onto the disk.
 
         Args:
             available_bytes: memory that may be used; ``None``: what the machine has free
                 (:func:`hasp.sizes.available_memory`).
             threads: parts that are written at a time.
+            root: where the parts go; ``None``: the disk is not looked at.
 
         Raises:
-            HaspError: the predicted peak is more than that.
+            HaspError: the predicted peak is more than that, or parts and scratch are more than the disk has free.
 
         Warns:
             HaspWarning: the predicted peak is more than four fifths of that.
         """
+        if root is not None:
+            self._check_disk(root)
         available = available_memory() if available_bytes is None else available_bytes
         if available is None:
             return
-        needed = self.peak_build_bytes + max(0, min(threads, self.num_parts) - 2) * self.part_bytes
+        needed = self.scratch_peak_bytes if self.out_of_core else self.peak_build_bytes
+        needed += max(0, min(threads, self.num_parts) - 2) * self.part_bytes
         text = f"the build needs about {format_bytes(needed)}, and {format_bytes(available)} of memory is free"
         if needed > available:
-            raise HaspError(f"{text}; free some, take a larger machine, or partition elsewhere and pass node_part=")
+            raise HaspError(
+                f"{text}; free some, take a larger machine, use another backend (more parts do not help METIS), or partition "
+                "elsewhere and pass node_part="
+            )
         if needed > 0.8 * available:
             warnings.warn(f"{text}; close other programs", HaspWarning, stacklevel=2)
+
+    def _check_disk(self, root: str | Path) -> None:
+        free, where = free_disk(root)
+        needed = self.output_bytes + (self.scratch_bytes if self.out_of_core else 0)
+        if needed > free:
+            what = "parts and scratch files" if self.out_of_core else "parts"
+            raise HaspError(
+                f"{what} need about {format_bytes(needed)}, and {format_bytes(free)} is free on the disk of {where}; free "
+                "some, or build into a folder on a larger disk"
+            )
 
     def predicted(self) -> dict[str, int]:
         """The figures that a report puts beside the measured ones."""
@@ -163,7 +205,7 @@ def plan(
         balance: as in the build; with ``"nodes"`` the slack of the partitioner shows in edges and bytes, with ``"edges"``
             and ``"bytes"`` in entities too.
         imbalance: as in the build.
-        backend: as in the build; only ``"metis"`` needs METIS's memory.
+        backend: as in the build; each has its own need of memory (:data:`BACKEND_BYTES`).
         probe: measured cost of a training step (:func:`hasp.probe.probe`).
 
     Raises:
@@ -261,9 +303,14 @@ class _Model:
         """All figures for one number of parts."""
         size, entities, edges = self.part(num_parts)
         step_bytes = self.step(num_parts) if step else None
-        peak = _peak_build_bytes(self.graph, self.roles, num_parts, size, self.backend)
-        taken = input_bytes(self.graph)
-        return Plan(num_parts, size, self.shared, peak, taken, entities, edges, gpus, reason, step_bytes)
+        needs = _Needs.of(self.graph, self.roles, num_parts, size, self.backend)
+        taken, free = input_bytes(self.graph), available_memory()
+        spills = free is not None and needs.memory > SPILL * free
+        out = stored_bytes(self.graph, self.roles)
+        plan = Plan(num_parts, size, self.shared, needs.memory, taken, entities, edges, gpus, reason, step_bytes)
+        return replace(
+            plan, out_of_core=spills, scratch_peak_bytes=needs.scratch_memory, scratch_bytes=needs.scratch, output_bytes=out
+        )
 
     def _largest_shared(self) -> str:
         sizes = {t: self.graph.num_nodes[t] * row_bytes(self.graph.node_attrs.get(t, {}), 1) for t in self.roles.semantic}
@@ -271,18 +318,29 @@ class _Model:
         return max(sizes, key=lambda t: sizes[t])
 
 
-def _peak_build_bytes(graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str) -> int:
-    """The larger of two stages of a build into a folder, which do not overlap.
+class _Needs(NamedTuple):
+    """Bytes of a build into a folder: memory if everything is held there; memory and disk of one with scratch files.
 
-    Partitioning: the CSR of the EELs, or METIS with its own copy of it. Writing: that CSR, (source, destination, e_id) of
-    every edge with an entity end grouped by part, and two parts with their attributes, or the cut being sorted. Beside
-    both: number, part and row of every entity.
+    The larger of two stages, which do not overlap. Partitioning: making the CSR of the EELs, or the CSR and the partitioner.
+    Writing: (source, destination, e_id) of every edge with an entity end grouped by part, and two parts with their attributes,
+    or the cut being sorted. Beside both: number, part and row of every entity.
     """
-    entities = sum(graph.num_nodes[t] for t in roles.entity)
-    links = sum(num_links(graph, e) for e in roles.eel)
-    metis = backend == "metis" and num_parts > 1
-    partition = links * (METIS_BYTES if metis else CSR_BYTES)
-    owned = [graph.num_edges(e) for e in graph.edges if in_parts(e, roles)]
-    buckets = sum(n * (12 if n < 2**31 else 16) for n in owned)
-    cut = 0 if num_parts == 1 else sum(graph.num_edges(e) for e in roles.eel) * CUT_BYTES // (2 if metis else 1)
-    return BASE_BYTES + entities * ENTITY_BYTES + max(partition, links * 16 + buckets + max(2 * part_bytes, cut))
+
+    memory: int
+    scratch_memory: int
+    scratch: int
+
+    @classmethod
+    def of(cls, graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str) -> _Needs:
+        entities = sum(graph.num_nodes[t] for t in roles.entity)
+        links = sum(num_links(graph, e) for e in roles.eel)
+        own = links * (BACKEND_BYTES.get(backend, OTHER_BACKEND_BYTES) if num_parts > 1 else 0)
+        buckets = bucket_bytes(graph, roles)
+        cut = (
+            0 if num_parts == 1 else sum(graph.num_edges(e) for e in roles.eel) * CUT_BYTES // (1 if backend == "random" else 2)
+        )
+        fixed = BASE_BYTES + entities * ENTITY_BYTES
+        memory = fixed + max(links * CSR_BYTES, links * 16 + own, buckets + max(2 * part_bytes, cut))
+        scratch = max(links * CSR_BYTES, buckets + cut)
+        mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
+        return cls(memory, fixed + mapped + max(own, 2 * part_bytes), scratch)

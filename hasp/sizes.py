@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +12,24 @@ from torch import Tensor
 
 from hasp.graph import Graph
 from hasp.memory import available_bytes
+from hasp.part import id_dtype
 from hasp.rng import hash64
 from hasp.schema import EdgeType, Roles
+from hasp.scratch import scratch_folder
 
 __all__ = [
     "available_memory",
     "batch_bytes",
+    "bucket_bytes",
     "expected_share",
+    "free_disk",
     "in_parts",
     "input_bytes",
     "node_bytes",
     "num_links",
     "row_bytes",
     "shared_bytes",
+    "stored_bytes",
 ]
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
@@ -69,11 +75,45 @@ def num_links(graph: Graph, edge_type: EdgeType) -> int:
 
 def input_bytes(graph: Graph) -> int:
     """Bytes of a graph's arrays that lie in memory; arrays mapped from files are not counted (Linux: /proc/self/maps)."""
-    tensors = [t for pair in graph.edges.values() for t in pair]
-    tensors += [t for attrs in (*graph.node_attrs.values(), *graph.edge_attrs.values()) for t in attrs.values()]
     mapped = _mapped_ranges()
-    owned = [t for t in tensors if not any(low <= t.data_ptr() < high for low, high in mapped)]
+    owned = [t for t in graph.tensors() if not any(low <= t.data_ptr() < high for low, high in mapped)]
     return sum(t.numel() * t.element_size() for t in owned)
+
+
+def bucket_bytes(graph: Graph, roles: Roles) -> int:
+    """Bytes of all edges with an entity end while they are grouped by part: (source, destination, e_id), without attributes."""
+    owned = [e for e in graph.edges if in_parts(e, roles)]
+    return sum(graph.num_edges(e) * _stored_ids(graph, roles, e) for e in owned)
+
+
+def stored_bytes(graph: Graph, roles: Roles) -> int:
+    """Bytes of all files of a build, to within their headers and the user's own ids and names where these are text."""
+    size = 0
+    for node_type, count in graph.num_nodes.items():
+        own = 4 + id_dtype(count).itemsize if roles.nodes[node_type] == "entity" else 0  # node_part and n_id
+        size += count * (own + row_bytes(graph.node_attrs.get(node_type, {}), 0))
+    for edge_type in graph.edges:
+        row = _stored_ids(graph, roles, edge_type) + row_bytes(graph.edge_attrs.get(edge_type, {}), 0)
+        size += graph.num_edges(edge_type) * row
+    return size + sum(
+        array.nbytes // (4 if array.dtype.kind == "U" else 1) for array in (*graph.ids.values(), *graph.names.values())
+    )
+
+
+def _stored_ids(graph: Graph, roles: Roles, edge_type: EdgeType) -> int:
+    """Bytes of one edge's ends (an entity is a row of its part, any other a global id) and of its id."""
+    kinds = [id_dtype(0 if roles.nodes[t] == "entity" else graph.num_nodes[t]) for t in (edge_type[0], edge_type[2])]
+    return 2 * max(k.itemsize for k in kinds) + id_dtype(graph.num_edges(edge_type)).itemsize
+
+
+def free_disk(root: str | Path) -> tuple[int, Path]:
+    """Bytes that a build into a folder may take, and that folder or its nearest parent that exists.
+
+    The bytes are what the disk has free and what the folder holds already, which a build replaces or continues.
+    """
+    where = scratch_folder(root)
+    held = sum(p.stat().st_size for p in where.iterdir() if p.is_file()) if where == Path(root).absolute() else 0
+    return shutil.disk_usage(where).free + held, where
 
 
 def available_memory() -> int | None:

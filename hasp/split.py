@@ -18,6 +18,7 @@ from hasp.graph import Graph
 from hasp.kernels import csr as kernel
 from hasp.parallel import blocks, run
 from hasp.schema import Roles
+from hasp.scratch import MEMORY, Scratch
 
 __all__ = ["EelGraph", "check_weights", "entity_offsets", "split", "symmetric_csr", "weighted_csr"]
 
@@ -59,7 +60,7 @@ def entity_offsets(graph: Graph, roles: Roles) -> dict[str, int]:
     return offsets
 
 
-def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> EelGraph:
+def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0, scratch: Scratch = MEMORY) -> EelGraph:
     """Find the linked entities and make the graph that is partitioned.
 
     Args:
@@ -67,6 +68,7 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> Eel
         roles: of the same graph.
         weight: name of a numeric edge attribute ``[E]`` of the EELs; weights of repeated EELs add up. Empty: none.
         threads: never changes the result.
+        scratch: where the arrays go that are as long as the EELs; with a weight they are in memory.
 
     Raises:
         HaspError: an EEL type lacks the weight attribute, or a weight is negative, NaN or infinite.
@@ -75,11 +77,14 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> Eel
     total = sum(graph.num_nodes[t] for t in roles.entity)
     pairs = [(e, graph.edges[e][0].numpy(), graph.edges[e][1].numpy()) for e in roles.eel]
     mark = np.zeros(total, dtype=np.bool_)
-    for edge_type, src, dst in pairs:
-        # A self-loop links nothing: an entity that has no other EEL counts as unlinked.
-        links = src != dst if edge_type[0] == edge_type[2] else slice(None)
-        mark[offsets[edge_type[0]] :][: graph.num_nodes[edge_type[0]]][src[links]] = True
-        mark[offsets[edge_type[2]] :][: graph.num_nodes[edge_type[2]]][dst[links]] = True
+    for edge_type, all_src, all_dst in pairs:
+        first, second = (mark[offsets[edge_type[i]] :][: graph.num_nodes[edge_type[i]]] for i in (0, 2))
+        for low, high in blocks(all_src.size):
+            src, dst = all_src[low:high], all_dst[low:high]
+            # A self-loop links nothing: an entity that has no other EEL counts as unlinked.
+            links = src != dst if edge_type[0] == edge_type[2] else slice(None)
+            first[src[links]] = True
+            second[dst[links]] = True
     linked = np.flatnonzero(mark)
     if linked.size > np.iinfo(np.int32).max:
         raise HaspError(f"at most 2**31 - 1 entities may have EELs, got {linked.size:,}; partition elsewhere, pass node_part=")
@@ -91,14 +96,14 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0) -> Eel
 
     lists = [(src, dst, numbering(e[0]), numbering(e[2])) for e, src, dst in pairs]
     if not weight or not lists:
-        indptr, indices = symmetric_csr(lists, linked.size, threads)
+        indptr, indices = symmetric_csr(lists, linked.size, threads, scratch)
         return EelGraph(linked, total, indptr, indices, None)
     weights = [_weights(graph, edge_type, weight) for edge_type in roles.eel]
     return EelGraph(linked, total, *weighted_csr(lists, weights, linked.size))
 
 
 def symmetric_csr(
-    lists: list[tuple[Ints, Ints, Ints, Ints]], num_rows: int, threads: int = 0
+    lists: list[tuple[Ints, Ints, Ints, Ints]], num_rows: int, threads: int = 0, scratch: Scratch = MEMORY
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Make one symmetric CSR, without repeats and self-loops, of several edge lists.
 
@@ -107,6 +112,7 @@ def symmetric_csr(
             The new numbers (int32) are ``-1`` only for ids that occur in self-loops alone.
         num_rows: rows of the result.
         threads: never changes the result.
+        scratch: where the arrays go that are as long as the lists.
 
     Returns:
         ``indptr`` int64 ``[num_rows + 1]``, ``indices`` int64, each row ascending.
@@ -123,8 +129,7 @@ def symmetric_csr(
     # cursors[i, b]: where block i's entries of bucket b begin = all earlier buckets, then earlier blocks of this one.
     bucket_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
     cursors = bucket_ptr[:-1] + np.cumsum(counts, axis=0) - counts
-    row = np.empty(bucket_ptr[-1], dtype=np.int32)
-    col = np.empty(bucket_ptr[-1], dtype=np.int32)
+    row, col = (scratch.empty(int(bucket_ptr[-1]), np.int32) for _ in range(2))
 
     def place(i: int) -> None:
         (src, dst, src_new, dst_new), low, high = todo[i]
@@ -143,7 +148,7 @@ def symmetric_csr(
 
     run(sort, range(buckets) if num_rows else (), threads)
     indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64, copy=False)
-    indices = np.empty(indptr[-1], dtype=np.int64)
+    indices = scratch.empty(int(indptr[-1]), np.int64)
 
     def copy(b: int) -> None:
         first = b << kernel.SHIFT
