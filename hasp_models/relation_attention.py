@@ -248,8 +248,8 @@ class RelationAttention(nn.Module):
             # One product for queries and values of all nodes: where few types are updated it computes queries in vain,
             # which costs less than a second pass over h.
             qv = F.linear(h, torch.cat([self.query_weight(), self.w_v[:, : self.channels]]))
-            if qv.dtype == h.dtype == rel_v.dtype:  # not under autocast
-                return numba_csr.packed_attention(qv, rel_v, mul, add, csr, self.threads)
+            # Under autocast products are made in half precision; what is exponentiated is float32 all the same.
+            return numba_csr.packed_attention(qv.to(h.dtype), rel_v.to(h.dtype), mul, add, csr, self.threads)
         v = self.values(h)
         return self.attend_rows(h[: csr.num_dst], v, self.keys(v), csr, rel_v)
 
@@ -258,15 +258,15 @@ class RelationAttention(nn.Module):
         mul, add = self._beta()
         scale = (self.channels // self.heads) ** -0.5
         options: dict[str, Any] = {"bias": add, "scale": scale, "backend": self.backend, "threads": self.threads}
-        if k is None:
-            q = F.linear(h_dst, self.query_weight())
-            out, alpha = relation_attention(q[:, None], None, v[:, None], None, rel_v[:, None], mul, csr, **options)
-        else:
-            # [n, channels] -> [n, heads, channels / heads]
-            q, k, rel_k, v, rel_v = (
-                t.view(t.size(0), self.heads, -1) for t in (F.linear(h_dst, self.w_q), k, F.linear(rel_v, self.w_k), v, rel_v)
-            )
-            out, alpha = relation_attention(q, k, v, rel_k, rel_v, mul, csr, **options)
+
+        def split(t: Tensor) -> Tensor:
+            # [n, channels] -> [n, heads, channels / heads]; under autocast back to what h has: softmax is no place to save
+            return t.to(h_dst.dtype).view(t.size(0), self.heads, -1)
+
+        q = split(F.linear(h_dst, self.query_weight() if k is None else self.w_q))
+        keys, rel_k = (None, None) if k is None else (split(k), split(F.linear(rel_v, self.w_k)))
+        with torch.autocast(h_dst.device.type, enabled=False):
+            out, alpha = relation_attention(q, keys, split(v), rel_k, split(rel_v), mul, csr, **options)
         return out.reshape(out.size(0), self.channels), alpha
 
     def keys(self, v: Tensor) -> Tensor | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,7 +97,7 @@ def fit(
         lr: of AdamW.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
-        amp: run the forward pass in bfloat16 where torch considers it safe.
+        amp: run the model's forward pass in bfloat16 where torch considers it safe; the objective gets float32.
         seed: of all that model and objective draw. A batch's draws depend on seed, step and its parts, on nothing else.
         validate: called on rank 0 after every epoch; higher is better. The best weights are put back in the end.
         patience: epochs without a better value after which training ends.
@@ -159,8 +158,8 @@ def fit(
                     for _ in range(loader.batches_in_step(step)):
                         batch = next(batches).to(device)
                         key = _key(seed, run.step, batch)
-                        with _drawing(key, device), torch.autocast(device.type, torch.bfloat16) if amp else nullcontext():
-                            term = objective(model, batch, key)
+                        with _drawing(key, device):
+                            term = objective(_Half(model, device) if amp else model, batch, key)
                         term.sum.backward()  # type: ignore[no-untyped-call]
                         total[0], total[1] = total[0] + float(term.sum.detach()), total[1] + term.weight
                     flat = _flatten(parameters, ranks.size)
@@ -235,6 +234,21 @@ class _drawing:
 
     def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)
+
+
+class _Half:
+    """A model whose forward pass runs under autocast and hands out float32: no loss is computed in half precision."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model, self._device = model, device
+
+    def __call__(self, *arguments: Any) -> Any:
+        with torch.autocast(self._device.type, torch.bfloat16):
+            out = self._model(*arguments)
+        return {k: v.float() for k, v in out.items()} if isinstance(out, dict) else out.float()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 def _validated(model: nn.Module, validate: Callable[[nn.Module], float], ranks: Ranks) -> float:

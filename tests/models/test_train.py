@@ -14,7 +14,9 @@ from train_graphs import EEL, mean_of_means, small_loader, small_model, small_pa
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp_models.checkpoint import Checkpoint
+from hasp_models.kernels import numba_csr, torch_csr
 from hasp_models.objectives import InfoNCE, LinkBCE, LossTerm
+from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.train import fit
 
 
@@ -194,6 +196,42 @@ def test_training_learns() -> None:
     parts = small_parts()
     run = fit(small_model(parts), small_loader(parts), InfoNCE(EEL), epochs=15, progress=False)
     assert run.history[-1]["loss"] < 0.9 * run.history[0]["loss"]
+
+
+@pytest.mark.parametrize(("backend", "heads"), [("torch", 1), ("torch", 2), ("numba", 1)])
+def test_half_precision_stays_close_and_softmax_is_float32(backend: str, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, losses = small_parts(), {}
+    seen: list[torch.dtype] = []
+    linear = torch.nn.functional.linear
+
+    def watch(*arguments: Any) -> torch.Tensor:
+        out = linear(*arguments)
+        seen.append(out.dtype)
+        return out
+
+    softmax, packed = torch_csr.segment_softmax, numba_csr.packed_attention
+    logits: list[torch.dtype] = []
+    monkeypatch.setattr(torch_csr, "segment_softmax", lambda x, *rest: logits.append(x.dtype) or softmax(x, *rest))
+    monkeypatch.setattr(numba_csr, "packed_attention", lambda x, *rest: logits.append(x.dtype) or packed(x, *rest))
+    monkeypatch.setattr(torch.nn.functional, "linear", watch)
+
+    def objective(model: Any, batch: Any, key: int) -> LossTerm:
+        assert not torch.is_autocast_enabled("cpu")
+        term = InfoNCE(EEL)(model, batch, key)
+        assert term.sum.dtype == torch.float32 and model.training
+        return term
+
+    for amp in (False, True):
+        torch.manual_seed(3)
+        model = SemanticGNN.from_data(parts, dim=6, layers=2, backend=backend, heads=heads, free=True)
+        seen.clear()
+        run = fit(model, small_loader(parts), objective, epochs=4, amp=amp, progress=False)
+        losses[amp] = [row["loss"] for row in run.history]
+        assert (torch.bfloat16 in seen) == amp
+        assert logits and set(logits) == {torch.float32}
+        assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in model.parameters())
+    np.testing.assert_allclose(losses[True], losses[False], rtol=0.01)
+    assert losses[True] != losses[False]
 
 
 def test_what_cannot_be_trained_is_said() -> None:
