@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hasp import __version__, memory
 from hasp.console import Bar
 from hasp.errors import HaspError
 from hasp.load.loader import HASPLoader
@@ -28,7 +29,7 @@ from hasp.rng import subkey, word
 from hasp_models.checkpoint import Checkpoint, signature, weights_of
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.objectives import Objective
-from hasp_models.run_log import write_log
+from hasp_models.run_log import RunLog
 
 __all__ = ["Fit", "fit"]
 
@@ -85,6 +86,7 @@ def fit(
     checkpoint_steps: int | None = None,
     max_steps: int | None = None,
     log: str | Path | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> Fit:
     """Train a model on parts, in one process or, under ``torch.distributed``, in several.
@@ -104,7 +106,8 @@ def fit(
         checkpoint: folder; saved after every epoch, and resumed from if it has one.
         checkpoint_steps: save after so many steps as well.
         max_steps: stop, with a checkpoint if there is one, after so many steps in all.
-        log: folder for ``log.jsonl`` and ``log.csv``, a row per epoch.
+        log: folder for ``log.jsonl`` and ``log.csv``, a row per epoch, and ``metrics.json``.
+        tensorboard: TensorBoard's events as well, in ``log/tensorboard``.
         progress: a bar on a terminal; elsewhere there is none.
 
     Returns:
@@ -116,6 +119,8 @@ def fit(
     ranks = Ranks()
     with ranks.together("setting up"):
         _check(epochs, lr, clip, patience, validate)
+        if tensorboard and log is None:
+            raise HaspError("tensorboard=True writes into the folder of log=, got none; give log=")
         device = next(model.parameters()).device
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
@@ -132,6 +137,7 @@ def fit(
         if keeper is not None and keeper.exists():
             counted, best = keeper.load(model, optimizer, loader, settings)
             run = Fit(**counted)
+        logger = None if log is None else RunLog(log, tensorboard, run.epoch)
         plan = (epochs, patience, checkpoint_steps, max_steps, validate is None, keeper is None, log is None)
         mine = {"model": signature(model), "settings": settings, "parts": loader.state_dict(), "plan": plan}
     ranks.same({"checkpoint": (run.epoch, run.step), **mine})
@@ -182,8 +188,11 @@ def fit(
             if run.end(value, round(time.perf_counter() - begin, 3), patience):
                 best = weights_of(model)
             save()
-            if log is not None:
-                ranks.on_first("writing the log", partial(write_log, Path(log), run.history))
+            if logger is not None:
+                metrics = _metrics(run, ranks, loader, settings, device)
+                ranks.on_first("writing the log", partial(logger.write, run.history, metrics))
+    if logger is not None:
+        logger.close()
     if best:
         model.load_state_dict(best)
     return run
@@ -234,6 +243,31 @@ class _drawing:
 
     def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)
+
+
+def _metrics(run: Fit, ranks: Ranks, loader: HASPLoader, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """How the run stands, in plain values; bytes are those of this process."""
+    seconds = sum(row["seconds"] for row in run.history)
+    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return {
+        "library": __version__,
+        "torch": torch.__version__,
+        "fingerprint": loader.state_dict()["fingerprint"],
+        "settings": settings,
+        "world_size": ranks.size,
+        "device": str(device),
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": round(seconds, 3),
+        "steps_per_second": round(run.step / seconds, 3) if seconds else None,
+        "loss": run.history[-1]["loss"],
+        "best": run.best,
+        "best_epoch": run.best_epoch,
+        "stopped": run.stopped,
+        "peak_bytes": memory.peak_bytes(),
+        "peak_device_bytes": on_device,
+        "sent_bytes": ranks.sent,
+    }
 
 
 class _Half:

@@ -124,12 +124,12 @@ class Ranks:
                         f"give them the same arguments and the same folders (here, on rank {self.rank}: {mine})"
                     )
 
-    def on_first(self, doing: str, task: Callable[[], float | None]) -> float:
+    def on_first(self, doing: str, task: Callable[[], Any]) -> float:
         """Run a task on rank 0 alone while the others wait, for longer than the group's time-out if need be.
 
         Args:
             doing: what the task does, for the error.
-            task: what to run.
+            task: what to run; gives a number or ``None``.
 
         Returns:
             The task's number, on every rank (0 for ``None``).

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from train_graphs import EEL, mean_of_means, small_loader, small_model, small_parts, train_many, train_small
 
+import hasp
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp_models.checkpoint import Checkpoint
@@ -198,6 +201,50 @@ def test_training_learns() -> None:
     assert run.history[-1]["loss"] < 0.9 * run.history[0]["loss"]
 
 
+def test_metrics_of_a_run(tmp_path: Path) -> None:
+    parts = small_parts()
+    loader = small_loader(parts)
+    run = fit(small_model(parts), loader, InfoNCE(EEL), epochs=2, log=tmp_path, progress=False)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert (found["epoch"], found["step"], found["loss"]) == (2, run.step, run.history[-1]["loss"])
+    assert found["fingerprint"] == parts.manifest.fingerprint and found["library"] == hasp.__version__
+    assert found["settings"]["lr"] == 0.01 and found["world_size"] == 1 and found["sent_bytes"] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "log.jsonl", "metrics.json"]
+
+
+def test_events_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(tmp_path / "log" / "tensorboard")
+            events.append(("purge", purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            events.append((name, step))
+
+        def flush(self) -> None:
+            events.append(("flush", 0))
+
+        def close(self) -> None:
+            events.append(("close", 0))
+
+    parts = small_parts()
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    for epochs in (1, 3):  # the second run goes on where the first ended
+        options: dict[str, Any] = {"checkpoint": tmp_path / "c", "log": tmp_path / "log", "tensorboard": True}
+        fit(small_model(parts), small_loader(parts), InfoNCE(EEL), epochs=epochs, progress=False, **options)
+    rows = [[("step", e), ("loss", e), ("seconds", e), ("flush", 0)] for e in (1, 2, 3)]
+    assert events == [("purge", 1), *rows[0], ("close", 0), ("purge", 2), *rows[1], *rows[2], ("close", 0)]
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(HaspError, match=r"pip install 'hasp-pyg\[tensorboard\]'"):
+        fit(small_model(parts), small_loader(parts), InfoNCE(EEL), epochs=1, log=tmp_path / "no", tensorboard=True)
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(("backend", "heads"), [("torch", 1), ("torch", 2), ("numba", 1)])
 def test_half_precision_stays_close_and_softmax_is_float32(backend: str, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, losses = small_parts(), {}
@@ -243,6 +290,7 @@ def test_what_cannot_be_trained_is_said() -> None:
         ({"epochs": 0}, "epochs is at least 1"),
         ({"epochs": 1, "lr": 0.0}, "lr and clip above 0"),
         ({"epochs": 1, "patience": 1}, "needs validate="),
+        ({"epochs": 1, "tensorboard": True}, "give log="),
         ({"epochs": 1, "validate": lambda m: float("nan")}, "finite number, got nan"),
     ):
         with pytest.raises(HaspError, match=text):
