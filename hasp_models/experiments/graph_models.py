@@ -1,0 +1,189 @@
+"""How any graph model is trained and used on a benchmark: HASP parts in memory, one loop, cosine of whole-graph embeddings.
+
+The settings that :func:`train_on_parts` reads, for whichever model:
+
+- ``num_parts``, ``merge`` (parts per batch), ``parts_per_step`` (``None``: all, so that an epoch is one step);
+- ``objective`` (``infonce`` or ``paper``), ``temperature``, ``max_pairs``, ``disjoint`` (share of the links that supervises
+  and carries no messages, drawn anew every epoch);
+- ``lr``, ``weight_decay``, ``clip``, ``epochs``, ``patience`` (in epochs; ``None``: no early end), ``every`` (epochs between
+  two validations), ``max_steps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hasp import HASPData, HASPLoader, Schema
+from hasp.errors import HaspError
+from hasp.graph import Graph
+from hasp.schema import EdgeType
+from hasp.sources.reverse import add_reverse
+from hasp_models.data.benchmark import Benchmark
+from hasp_models.data.neighbors import EmbeddingScorer
+from hasp_models.experiments.judge import EveryFew
+from hasp_models.experiments.method import Fitted, Group, Method, Settings
+from hasp_models.infer import embed_all
+from hasp_models.objectives import InfoNCE, LinkBCE, Objective
+from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.train import Fit, fit
+
+__all__ = ["TRAINING", "TRAINING_SPACE", "embed_entities", "fit_graph", "graph_method", "parts_of", "train_on_parts"]
+
+TRAINING: Settings = {
+    "dim": 64,
+    "layers": 2,
+    "num_parts": 1,
+    "merge": 1,
+    "parts_per_step": None,
+    "objective": "infonce",
+    "temperature": 0.1,
+    "max_pairs": 4096,
+    "disjoint": 0.5,
+    "lr": 0.01,
+    "weight_decay": 0.0,
+    "clip": None,
+    "epochs": 300,
+    "patience": 50,
+    "every": 10,
+    "max_steps": None,
+}
+"""What graph models start from."""
+
+TRAINING_SPACE: dict[str, Any] = {
+    "objective": ("infonce", "paper"),
+    "temperature": (0.05, 0.1, 0.2),
+    "disjoint": (0.3, 0.5, 0.7),
+    "lr": (0.003, 0.01, 0.03),
+    "layers": (1, 2, 3),
+    "weight_decay": (0.0, 1e-3),
+}
+"""What is tuned for every graph model."""
+
+QUICK: Settings = {"epochs": 40, "patience": 20, "every": 10}
+
+Make = Callable[[HASPData, Settings], nn.Module]
+
+
+def parts_of(benchmark: Benchmark, num_parts: int = 1) -> HASPData:
+    """The benchmark's graph in parts, in memory, with reverse edge types."""
+    if num_parts < 1:
+        raise HaspError(f"num_parts is at least 1, got {num_parts}; 1 is the whole graph")
+    schema = Schema(entity=benchmark.entity, eel=[benchmark.link_type])
+    return HASPData(benchmark.graph, schema, num_parts=num_parts, reverse=True, log=False)
+
+
+def fit_graph(benchmark: Benchmark, settings: Settings, seed: int, *, make: Make, quiet: bool = True) -> Fitted:
+    """Train a model on the parts of a benchmark.
+
+    Args:
+        benchmark: its graph is trained on, its validation truths choose the epoch.
+        settings: see the module; whatever else it holds is for ``make``.
+        seed: of the model, the order of the parts and all draws.
+        make: ``(parts, settings) -> model``; torch's generator has been seeded. The model gives ``node type -> [n, d]``.
+        quiet: no bar.
+    """
+    parts = parts_of(benchmark, int(settings["num_parts"]))
+    torch.manual_seed(seed)
+    model = make(parts, settings)
+    return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, quiet=quiet))
+
+
+def fitted(benchmark: Benchmark, model: nn.Module, run: Fit, notes: dict[str, Any] | None = None) -> Fitted:
+    """A trained model as a :class:`Fitted`: cosine of the embeddings of the benchmark's whole graph."""
+
+    def embed(graph: Graph) -> Tensor:
+        return embed_entities(model, graph, benchmark.entity)
+
+    scorer = EmbeddingScorer(embed(benchmark.graph))
+    more = {"steps": run.step, "best_epoch": run.best_epoch, **(notes or {})}
+    return Fitted(scorer, embed, run.epoch, None, run.history, more)
+
+
+def train_on_parts(
+    benchmark: Benchmark, parts: HASPData, model: nn.Module, settings: Settings, seed: int, *, quiet: bool = True
+) -> Fit:
+    """One call of :func:`hasp_models.train.fit`; the epoch that validates best is kept."""
+    objective = objective_of(benchmark.link_type, settings)
+    per_step = settings["parts_per_step"]
+    merge = min(int(settings["merge"]), parts.num_parts)
+    loader = HASPLoader(
+        parts,
+        batch_size=merge,
+        shuffle=True,
+        seed=seed,
+        parts_per_step=-(-parts.num_parts // merge) * merge if per_step is None else int(per_step),
+        edge_label_index=benchmark.link_type,
+        neg_sampling="binary" if settings["objective"] == "paper" else None,
+        disjoint_train_ratio=settings["disjoint"],
+    )
+
+    def scorer(now: nn.Module) -> EmbeddingScorer:
+        return EmbeddingScorer(embed_entities(now, whole, benchmark.entity))
+
+    whole = add_reverse(benchmark.graph)
+    every = int(settings["every"])
+    return fit(
+        model,
+        loader,
+        objective,
+        epochs=int(settings["epochs"]),
+        lr=settings["lr"],
+        weight_decay=settings["weight_decay"],
+        clip=settings["clip"],
+        seed=seed,
+        validate=EveryFew(benchmark, scorer, every),
+        patience=settings["patience"],
+        max_steps=settings["max_steps"],
+        progress=not quiet,
+    )
+
+
+def objective_of(link_type: EdgeType, settings: Settings) -> Objective:
+    """The objective that the settings name."""
+    if settings["objective"] == "paper":
+        return LinkBCE(link_type)
+    if settings["objective"] != "infonce":
+        raise HaspError(f"objective is 'infonce' or 'paper', got {settings['objective']!r}; choose one")
+    return InfoNCE(link_type, settings["temperature"], settings["max_pairs"])
+
+
+@torch.no_grad()
+def embed_entities(model: nn.Module, graph: Graph, entity: str) -> Tensor:
+    """Every entity of a whole graph, all edges kept, ``[N, d]`` float32.
+
+    Reverse edge types are added where the graph has none at all; a graph that has them is taken as it is, so that links of
+    one direction stay so.
+    """
+    if not any(e[1].startswith("rev_") for e in graph.edges):
+        graph = add_reverse(graph)
+    if isinstance(model, SemanticGNN):
+        return embed_all(model, graph)[entity].float()
+    training = model.training
+    model.eval()
+    try:
+        out: Tensor = model(graph.to_hetero_data())[entity]
+        return out.float()
+    finally:
+        model.train(training)
+
+
+def graph_method(
+    name: str,
+    make: Make,
+    space: dict[str, Any] | None = None,
+    quick: dict[str, Any] | None = None,
+    group: Group = "graph",
+    **defaults: Any,
+) -> Method:
+    """A graph model as a method: the common settings, and its own behind them."""
+
+    def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
+        return fit_graph(benchmark, settings, seed, make=make, quiet=quiet)
+
+    return Method(
+        name, group, run, {**TRAINING_SPACE, **(space or {})}, {**TRAINING, **defaults}, quick={**QUICK, **(quick or {})}
+    )

@@ -1,0 +1,37 @@
+"""All methods, in the order of Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hasp.errors import HaspError
+from hasp_models.data.benchmark import Benchmark
+from hasp_models.experiments.classic import CLASSIC
+from hasp_models.experiments.graph_models import QUICK, TRAINING, TRAINING_SPACE
+from hasp_models.experiments.method import Fitted, Method, Settings
+from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_SPACE, fit_semantic
+
+__all__ = ["METHODS", "choose"]
+
+
+def _ours(name: str, kg: bool) -> Method:
+    def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
+        return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
+
+    return Method(name, "ours", run, {**TRAINING_SPACE, **SEMANTIC_SPACE}, {**TRAINING, **SEMANTIC}, quick=QUICK)
+
+
+METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, _ours("semantic_no_kg", False), _ours("semantic_gnn", True))}
+"""Methods by name."""
+
+
+def choose(names: Sequence[str] | None = None) -> list[Method]:
+    """The named methods (``None``: all), in the order of the table.
+
+    Raises:
+        HaspError: a name that is none.
+    """
+    unknown = [n for n in names or () if n not in METHODS]
+    if unknown:
+        raise HaspError(f"methods are {', '.join(METHODS)}, got {unknown[0]!r}; correct --methods")
+    return [m for n, m in METHODS.items() if names is None or n in names]
