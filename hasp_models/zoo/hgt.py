@@ -98,9 +98,10 @@ class HGTLayer(nn.Module):
     def forward(self, h: Mapping[str, Tensor], edges: Mapping[str, Into]) -> dict[str, Tensor]:
         """``{type: [n, dim]}`` from ``{type: [n, dim]}``."""
         keys, queries, values, out = {}, {}, {}, {}
+        width = self.a.size(2)
         for t, node_type in enumerate(self.node_types):
             # [n, 3 dim] -> three of [n, H, dim / H]
-            kqv = torch.addmm(self.kqv_b[t], h[node_type], self.kqv[t]).view(h[node_type].size(0), 3, self.heads, -1)
+            kqv = torch.addmm(self.kqv_b[t], h[node_type], self.kqv[t]).view(-1, 3, self.heads, width)
             keys[node_type], queries[node_type], values[node_type] = kqv.unbind(1)
         a, m = self.a.unbind(0), self.m.unbind(0)
         for t, node_type in enumerate(self.node_types):

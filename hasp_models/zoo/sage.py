@@ -43,7 +43,7 @@ class HeteroSAGE(GraphModel):
         """Per node type the edges into it, and for each edge one over the number of its type into the node, ``[E]``."""
         like, out = next(self.parameters()), {}
         for node_type, into in edges_into(batch, self.node_types, self.edge_types).items():
-            share = (1.0 / into.ptr.diff().clamp_min(1)).to(like.dtype)
+            share = into.ptr.diff().clamp_min(1).to(like.dtype).reciprocal()
             out[node_type] = (into, share.index_select(0, into.pair))
         return out
 

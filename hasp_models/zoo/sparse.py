@@ -186,12 +186,19 @@ class _WeightedSum(torch.autograd.Function):
             indptr, dst, edge = _by_source(csr)
             of_x = _product(indptr, dst, weight.index_select(0, edge), grad)
         if ctx.needs_input_grad[1]:
-            of_weight = torch.zeros_like(weight)
-            if weight.numel():
-                # The products of rows at the edges alone: grad[i] . x[j].
-                at = _matrix(csr.indptr, csr.src, of_weight, csr.num_src)
-                of_weight = torch.sparse.sampled_addmm(at, grad.contiguous(), x.t(), beta=0.0).values()
+            of_weight = _products(csr, grad.contiguous(), x)
         return of_x, of_weight, None
+
+
+def _products(csr: RelationCSR, left: Tensor, right: Tensor) -> Tensor:
+    """``left[i] . right[j]`` of every edge (j -> i), ``[E]``: the product of two matrices at the edges alone."""
+    if csr.num_edges > left.size(0) * right.size(0):
+        # torch refuses more entries than the matrix has places: parallel edges, and more of them than pairs of nodes.
+        return (left.index_select(0, csr.row) * right.index_select(0, csr.src)).sum(1)
+    if not csr.num_edges:
+        return left.new_zeros(0)
+    at = _matrix(csr.indptr, csr.src, left.new_zeros(csr.num_edges), csr.num_src)
+    return torch.sparse.sampled_addmm(at, left, right.t(), beta=0.0).values()  # type: ignore[no-any-return]
 
 
 def _by_source(csr: RelationCSR) -> tuple[Tensor, Tensor, Tensor]:
