@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hasp.schema import EdgeType
 from hasp_models.zoo.graph_model import GraphModel, check_layers, glorot_
-from hasp_models.zoo.sparse import Into, edge_softmax, edges_into, weighted_sum
+from hasp_models.zoo.sparse import Into, edge_softmax, weighted_sum
 
 __all__ = ["GATLayer", "HeteroGAT"]
 
@@ -50,10 +50,6 @@ class HeteroGAT(GraphModel):
         super().__init__(metadata, in_channels, dim, **options)
         check_layers(layers, heads, dim)
         self.layers.extend(GATLayer(dim, self.node_types, self.edge_types, heads, slope) for _ in range(layers))
-
-    def edges(self, batch: Any) -> dict[str, Into]:
-        """Per node type, the edges into it."""
-        return edges_into(batch, self.node_types, self.edge_types)
 
 
 class GATLayer(nn.Module):

@@ -19,6 +19,7 @@ from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp_models.relation_attention import ACTIVATIONS
 from hasp_models.semantic_gnn import NodeInputs, input_options, n_id_of
+from hasp_models.zoo.sparse import edges_into
 
 __all__ = ["GraphModel", "embed"]
 
@@ -26,8 +27,8 @@ __all__ = ["GraphModel", "embed"]
 class GraphModel(nn.Module):
     """Inputs per node type, layers with an activation between them, and unit vectors out if asked for.
 
-    A subclass gives :meth:`edges`, what its layers need of a batch's edges, and fills ``self.layers`` with modules
-    ``(h: {type: [n, dim]}, edges) -> {type: [n, dim]}``. Works on batches of :class:`hasp.HASPLoader`, on parts and on the
+    A subclass fills ``self.layers`` with modules ``(h: {type: [n, dim]}, edges) -> {type: [n, dim]}``, where ``edges`` is what
+    its :meth:`edges` makes of a batch. Works on batches of :class:`hasp.HASPLoader`, on parts and on the
     whole graph.
 
     Args:
@@ -91,8 +92,8 @@ class GraphModel(nn.Module):
         return model
 
     def edges(self, batch: Any) -> Any:
-        """What the layers need of a batch's edges, made once for all of them."""
-        raise NotImplementedError
+        """What the layers need of a batch's edges, made once for all of them: per node type, the edges into it."""
+        return edges_into(batch, self.node_types, self.edge_types)
 
     def whole(self, graph: Any) -> Any:
         """A :class:`hasp.Graph` or a ``HeteroData`` as the batch for whole-graph inference."""

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from hasp.schema import EdgeType
 from hasp_models.relation_attention import relation_attention
 from hasp_models.zoo.graph_model import GraphModel, check_layers, glorot_
-from hasp_models.zoo.sparse import Into, edges_into
+from hasp_models.zoo.sparse import Into
 
 __all__ = ["HGT", "HGTLayer"]
 
@@ -55,10 +55,6 @@ class HGT(GraphModel):
         super().__init__(metadata, in_channels, dim, activation=activation, **options)
         check_layers(layers, heads, dim)
         self.layers.extend(HGTLayer(dim, self.node_types, self.edge_types, heads, backend, threads) for _ in range(layers))
-
-    def edges(self, batch: Any) -> dict[str, Into]:
-        """Per node type, the edges into it."""
-        return edges_into(batch, self.node_types, self.edge_types)
 
 
 class HGTLayer(nn.Module):

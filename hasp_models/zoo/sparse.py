@@ -36,9 +36,11 @@ def edges_of(batch: Any, edge_types: Sequence[EdgeType]) -> dict[EdgeType, Ends]
     if unknown:
         raise HaspError(f"the model knows {list(edge_types)}, the batch also has {unknown[0]}; build it from this graph")
     out = {}
+    device = next((batch[e].edge_index.device for e in batch.edge_types), torch.device("cpu"))
+    none = torch.empty(0, dtype=torch.int64, device=device)
     for edge_type in edge_types:
         if edge_type not in batch.edge_types:
-            out[edge_type] = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+            out[edge_type] = (none, none)
             continue
         index = batch[edge_type].edge_index.as_subclass(Tensor)
         for ids, node_type in zip(index, (edge_type[0], edge_type[2]), strict=True):
