@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hasp import __version__, memory
 from hasp.console import Bar
@@ -27,7 +27,9 @@ from hasp.errors import HaspError
 from hasp.load.loader import HASPLoader
 from hasp.rng import subkey, word
 from hasp_models.checkpoint import Checkpoint, signature, weights_of
+from hasp_models.distributed.gradients import Gradients, entity_tables
 from hasp_models.distributed.ranks import Ranks
+from hasp_models.distributed.rows import LazyAdamW
 from hasp_models.objectives import Objective
 from hasp_models.run_log import RunLog
 
@@ -78,6 +80,7 @@ def fit(
     lr: float = 0.01,
     weight_decay: float = 0.0,
     clip: float | None = None,
+    lazy_rows: bool = False,
     amp: bool = False,
     seed: int = 0,
     validate: Callable[[nn.Module], float] | None = None,
@@ -99,6 +102,8 @@ def fit(
         lr: of AdamW.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
+        lazy_rows: free vectors of entities move only in steps in which they got a gradient (see
+            :class:`hasp_models.distributed.rows.LazyAdamW`); AdamW moves all of them in every step, by momentum.
         amp: run the model's forward pass in bfloat16 where torch considers it safe; the objective gets float32.
         seed: of all that model and objective draw. A batch's draws depend on seed, step and its parts, on nothing else.
         validate: called on rank 0 after every epoch; higher is better. The best weights are put back in the end.
@@ -118,20 +123,14 @@ def fit(
     """
     ranks = Ranks()
     with ranks.together("setting up"):
-        _check(epochs, lr, clip, patience, validate)
-        if tensorboard and log is None:
-            raise HaspError("tensorboard=True writes into the folder of log=, got none; give log=")
+        _check(epochs, lr, clip, patience, validate, tensorboard and log is None)
         device = next(model.parameters()).device
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-        settings = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "clip": clip,
-            "amp": amp,
-            "seed": seed,
-            "objective": repr(objective),
-        }
+        tables = entity_tables(model)
+        moves: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+        optimizer = LazyAdamW(parameters, tables, **moves) if lazy_rows else torch.optim.AdamW(parameters, **moves)
+        gradients = Gradients(optimizer, parameters, tables, ranks)
+        settings = {**moves, "clip": clip, "amp": amp, "seed": seed, "lazy_rows": lazy_rows, "objective": repr(objective)}
         keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
         run, best = Fit(), weights_of(model) if validate else {}
         if keeper is not None and keeper.exists():
@@ -168,14 +167,13 @@ def fit(
                             term = objective(_Half(model, device) if amp else model, batch, key)
                         term.sum.backward()  # type: ignore[no-untyped-call]
                         total[0], total[1] = total[0] + float(term.sum.detach()), total[1] + term.weight
-                    flat = _flatten(parameters, ranks.size)
+                    gradients.collect()
                 loss, weight = total
                 if not math.isfinite(loss):
                     raise HaspError(f"the loss of step {run.step} is {loss}; lower lr={lr}, or clip gradients")
-                ranks.add_up("summing gradients", flat)
+                gradients.exchange()
                 with ranks.noting():
-                    if weight:  # a step of parts without any pair moves nothing, on any rank
-                        _move(parameters, flat, optimizer, weight, clip)
+                    gradients.move(weight, clip)
                 run.step, run.loss_sum, run.weight = run.step + 1, run.loss_sum + loss, run.weight + weight
                 bar(f"epoch {run.epoch + 1}", step + 1, loader.steps_per_epoch)
                 if checkpoint_steps and run.step % checkpoint_steps == 0:
@@ -196,33 +194,6 @@ def fit(
     if best:
         model.load_state_dict(best)
     return run
-
-
-def _flatten(parameters: list[nn.Parameter], size: int) -> list[Tensor]:
-    """Gradients as what is summed over ranks: one flat tensor per dtype, of which they become views. Alone, as they are."""
-    for p in parameters:  # one without gradient gets zeros, at any world size
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    if size == 1:
-        return [p.grad for p in parameters if p.grad is not None]
-    out = []
-    for kind in dict.fromkeys(p.dtype for p in parameters):
-        some = [p for p in parameters if p.dtype == kind]
-        flat = torch.cat([p.grad.reshape(-1) for p in some if p.grad is not None])
-        for p, view in zip(some, torch.split(flat, [p.numel() for p in some]), strict=True):
-            p.grad = view.view_as(p)
-        out.append(flat)
-    return out
-
-
-def _move(
-    parameters: list[nn.Parameter], sums: list[Tensor], optimizer: torch.optim.Optimizer, weight: float, clip: float | None
-) -> None:
-    """Divide the summed gradients by the step's weight, and take the step."""
-    for total in sums:
-        total.div_(weight)
-    if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
 
 
 def _key(seed: int, step: int, batch: Any) -> int:
@@ -297,8 +268,10 @@ def _validated(model: nn.Module, validate: Callable[[nn.Module], float], ranks: 
     return found
 
 
-def _check(epochs: int, lr: float, clip: float | None, patience: int | None, validate: Any) -> None:
+def _check(epochs: int, lr: float, clip: float | None, patience: int | None, validate: Any, lost: bool) -> None:
     if epochs < 1 or not lr > 0 or (clip is not None and not clip > 0):
         raise HaspError(f"epochs is at least 1, lr and clip above 0, got epochs={epochs}, lr={lr}, clip={clip}; correct them")
     if patience is not None and (validate is None or patience < 1):
         raise HaspError(f"patience is at least 1 and needs validate=, got {patience}; give validate, or leave patience out")
+    if lost:
+        raise HaspError("tensorboard=True writes into the folder of log=, got none; give log=")

@@ -114,7 +114,7 @@ class Ranks:
         if self.size == 1:
             return
         digests = b"".join(blake3(repr(v).encode()).digest(8) for v in values.values())
-        rows = self._gather("comparing settings", torch.frombuffer(bytearray(digests), dtype=torch.uint8))
+        rows = self.gather("comparing settings", torch.frombuffer(bytearray(digests), dtype=torch.uint8))
         for i, what in enumerate(values):
             for rank, row in enumerate(rows):
                 if not torch.equal(row[8 * i : 8 * i + 8], rows[0][8 * i : 8 * i + 8]):
@@ -189,7 +189,7 @@ class Ranks:
             said = told.encode("utf-8", "replace")
         row = torch.zeros(_TEXT, dtype=torch.uint8)
         row[: len(said)] = torch.tensor(list(said), dtype=torch.uint8)
-        rows = [bytes(r.tolist()).rstrip(b"\0") for r in self._gather(doing, row)]
+        rows = [bytes(r.tolist()).rstrip(b"\0") for r in self.gather(doing, row)]
         return {rank: json.loads(r) for rank, r in enumerate(rows) if r}
 
     # -- tensors -----------------------------------------------------------------------------------------------------
@@ -206,10 +206,10 @@ class Ranks:
             for tensor in tensors:
                 self._do(doing, tensor, lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
 
-    def _gather(self, doing: str, row: Tensor) -> list[Tensor]:
-        """This tensor of every rank, in their order; it has the same shape on all."""
+    def gather(self, doing: str, row: Tensor, host: bool = True) -> list[Tensor]:
+        """This tensor of every rank, in their order; it has the same shape on all. ``host``: it lies in the host's memory."""
         rows = [torch.empty_like(row) for _ in range(self.size)]
-        self._do(doing, row, lambda: dist.all_gather(rows, row, group=self._host))
+        self._do(doing, row, lambda: dist.all_gather(rows, row, group=self._host if host else None))
         return rows
 
     def _do(self, doing: str, payload: Tensor, collective: Callable[[], object]) -> None:

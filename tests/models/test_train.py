@@ -37,11 +37,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("objective", ["paper", "infonce"])
-def test_two_and_three_ranks_train_as_one(objective: str, tmp_path: Path) -> None:
-    alone = train_small(objective)
+@pytest.mark.parametrize(("objective", "lazy"), [("paper", False), ("infonce", False), ("infonce", True)])
+def test_two_and_three_ranks_train_as_one(objective: str, lazy: bool, tmp_path: Path) -> None:
+    alone = train_small(objective, False, lazy)
     for world_size in (2, 3):
-        ranks = train_many(world_size, tmp_path / str(world_size), objective)
+        ranks = train_many(world_size, tmp_path / str(world_size), objective, False, lazy)
         for rank in ranks:
             assert rank["step"] == alone["step"]
             np.testing.assert_allclose(rank["loss"], alone["loss"], rtol=1e-5)

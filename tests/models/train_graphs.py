@@ -72,12 +72,22 @@ def mean_of_means(objective: Any) -> Any:
     return planted
 
 
-def train_small(objective: str, planted: bool = False) -> dict[str, Any]:
+def train_small(objective: str, planted: bool = False, lazy_rows: bool = False) -> dict[str, Any]:
     parts = small_parts()
     model = small_model(parts, free=True, entity_dropout=0.5)
     loss: Any = LinkBCE(EEL) if objective == "paper" else InfoNCE(EEL, max_pairs=16)
     loss = mean_of_means(loss) if planted else loss
-    run = fit(model, small_loader(parts, objective), loss, epochs=3, lr=0.01, progress=False)
+    run = fit(
+        model,
+        small_loader(parts, objective),
+        loss,
+        epochs=3,
+        lr=0.01,
+        clip=1.0,
+        weight_decay=0.1,
+        lazy_rows=lazy_rows,
+        progress=False,
+    )
     weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
     return {"weights": weights.tolist(), "loss": [row["loss"] for row in run.history], "step": run.step}
 
