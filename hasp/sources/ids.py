@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from hasp.errors import InvalidGraph
 
-__all__ = ["IdMap", "sorted_unique"]
+__all__ = ["Bad", "IdMap", "sorted_unique"]
 
 Array = npt.NDArray[Any]
 
@@ -62,6 +64,26 @@ class IdMap:
             InvalidGraph: a value is no id of this type (up to five are named, with their rows), or one table says that
                 ids are numbers and another that they are text.
         """
+        out = np.empty(len(values), np.int64)
+        self.refuse([self.place(values, where, typed, out)], len(values), where)
+        return torch.from_numpy(out)
+
+    def place(self, values: Array, where: str, typed: bool, out: Array, first: int = 0) -> Bad:
+        """Write the position of every value into ``out``, of any whole dtype that holds ``len(self)``.
+
+        Args:
+            values: a block of a column of ids.
+            where: the file and column, for messages.
+            typed: whether the file itself says that its ids are numbers or text.
+            out: as long as ``values``.
+            first: the row of the table that ``values[0]`` stands in.
+
+        Returns:
+            How many values are no ids of this type, and the first of them, for :meth:`refuse`.
+
+        Raises:
+            InvalidGraph: one table says that ids are numbers and another that they are text.
+        """
         if values.dtype.kind != self.ids.dtype.kind and len(values) and len(self.ids):
             if typed and self.typed:
                 raise InvalidGraph(
@@ -69,33 +91,68 @@ class IdMap:
                     f"{_kind(values)} in {where}; cast one of them"
                 )
             if self.ids.dtype.kind == "i":
-                return IdMap(self.ids.astype(np.str_), self.where, self.node_type).find(values, where)
+                return self._as_text.place(values, where, False, out, first)
             values = values.astype(np.str_)  # exact: a CSV column is read as numbers only if text gives them back
         found, ok = self._look_up(values)
-        if not ok.all():
-            rows = np.flatnonzero(~ok)
-            text = ", ".join(f"row {row}: {_show(values[row])}" for row in rows[:5])
-            raise InvalidGraph(
-                f"{where}: every edge ends in a node of {self.where}, but {rows.size:,} of {len(values):,} do not "
-                f"({text}); add these {self.node_type!r} nodes or remove the edges"
-            )
-        return torch.from_numpy(found)
+        out[:] = found
+        if ok is None:
+            return Bad(0, [])
+        rows = np.flatnonzero(~ok)
+        return Bad(rows.size, [(first + int(row), values[row]) for row in rows[:5]])
 
-    def _look_up(self, values: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def refuse(self, found: Iterable[Bad], rows: int, where: str) -> None:
+        """Raise :class:`InvalidGraph` if any block of a table of so many rows had values that are no ids of this type."""
+        blocks = [bad for bad in found if bad.number]
+        if blocks:
+            text = ", ".join(f"row {row}: {_show(value)}" for row, value in [v for bad in blocks for v in bad.some][:5])
+            raise InvalidGraph(
+                f"{where}: every edge ends in a node of {self.where}, but {sum(bad.number for bad in blocks):,} of {rows:,} do "
+                f"not ({text}); add these {self.node_type!r} nodes or remove the edges"
+            )
+
+    @cached_property
+    def _as_text(self) -> IdMap:
+        return IdMap(self.ids.astype(np.str_), self.where, self.node_type)
+
+    @cached_property
+    def _table(self) -> tuple[int, npt.NDArray[np.int64]] | None:
+        """(lowest id, position of each id above it), where ids lie densely enough: one read instead of a search."""
+        low, high = int(self._sorted[0]), int(self._sorted[-1])
+        if high - low >= 8 * len(self.ids) + (1 << 16):
+            return None
+        table = np.full(high - low + 1, -1, np.int64)
+        table[self._sorted - low] = self._order
+        return low, table
+
+    def _look_up(self, values: Array) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+        """Positions, and which values were found; ``None``: all."""
         if not len(self.ids) or not len(values):
             return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
         if self.is_range:
-            return values.astype(np.int64), (values >= 0) & (values < len(self.ids))
-        if self.ids.dtype.kind == "i":
-            low, high = int(self._sorted[0]), int(self._sorted[-1])
-            if high - low < 8 * len(self.ids) + (1 << 16):  # dense enough for a table: one read instead of a search
-                table = np.full(high - low + 1, -1, np.int64)
-                table[self._sorted - low] = self._order
-                inside = (values >= low) & (values <= high)
-                found = table[np.where(inside, values - low, 0)]
-                return found, inside & (found >= 0)
+            if values.min() >= 0 and values.max() < len(self.ids):
+                return values, None
+            return values, (values >= 0) & (values < len(self.ids))
+        if self.ids.dtype.kind == "i" and self._table is not None:
+            low, table = self._table
+            inside = (values >= low) & (values <= low + len(table) - 1)
+            found = table[np.where(inside, values - low, 0)]
+            ok = inside & (found >= 0)
+            return found, None if ok.all() else ok
         at = np.searchsorted(self._sorted, values).clip(max=len(self.ids) - 1)
-        return self._order[at], self._sorted[at] == values
+        ok = self._sorted[at] == values
+        return self._order[at], None if ok.all() else ok
+
+
+class Bad(NamedTuple):
+    """Values of a block that are no ids.
+
+    Attributes:
+        number: how many.
+        some: up to five of them, each with its row.
+    """
+
+    number: int
+    some: list[tuple[int, Any]]
 
 
 def _show(value: Any) -> str:

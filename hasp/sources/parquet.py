@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from hasp.errors import HaspError, InvalidGraph
 from hasp.sources.columns import Array, Table, check_header
 
-__all__ = ["read_parquet", "write_parquet"]
+__all__ = ["id_values", "is_text", "numbers", "pyarrow", "read_parquet", "reading", "write_parquet"]
 
 
 def read_parquet(
@@ -25,12 +26,9 @@ def read_parquet(
     Raises:
         InvalidGraph: the file is cut short, lists differ in length, an id is missing or a float; or pyarrow is missing.
     """
-    pa, pq = _pyarrow()
-    try:
+    pa, pq = pyarrow()
+    with reading(pa, path):
         source = pq.read_table(path, columns=None if only is None else _present(pq, path, only))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidGraph(f"{path}: not a whole Parquet file ({reason}); write or copy it again") from error
     check_header(path, source.column_names)
     table = Table(path, source.num_rows, typed=True)
     for name in source.column_names:
@@ -40,14 +38,14 @@ def read_parquet(
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if name in ids:
-            table.columns[name] = _ids(pa, path, name, column)
-        elif _is_text(pa, column.type):
+            table.columns[name] = id_values(pa, path, name, column)
+        elif is_text(pa, column.type):
             if name in names:
                 table.columns[name] = np.array([cell or "" for cell in column.to_pylist()], dtype=np.str_)
             else:
                 table.text.append(name)
         else:
-            values = _numbers(pa, path, name, column)
+            values = numbers(pa, path, name, column)
             if values is None:
                 table.text.append(name)
             else:
@@ -57,7 +55,7 @@ def read_parquet(
 
 def write_parquet(path: Path, columns: Mapping[str, Array]) -> None:
     """Write columns ``[rows, ...]`` of numbers or text; further dimensions become lists of a fixed size."""
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     arrays = {}
     for name, values in columns.items():
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
@@ -67,7 +65,8 @@ def write_parquet(path: Path, columns: Mapping[str, Array]) -> None:
     pq.write_table(pa.table(arrays), path)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow() -> tuple[Any, Any]:
+    """``pyarrow`` and ``pyarrow.parquet``. Raises :class:`HaspError` with the pip line where they are missing."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -78,23 +77,33 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _present(pq: Any, path: Path, only: Collection[str]) -> list[str] | None:
-    if path.is_dir():
-        return None
-    return [name for name in pq.read_schema(path).names if name in only]
+@contextmanager
+def reading(pa: Any, path: Path) -> Iterator[None]:
+    """Turn what pyarrow says of a broken file into one line of :class:`InvalidGraph`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidGraph(f"{path}: not a whole Parquet file ({reason}); write or copy it again") from error
 
 
-def _is_text(pa: Any, kind: Any) -> bool:
+def _present(pq: Any, path: Path, only: Collection[str]) -> list[str]:
+    return [name for name in pq.ParquetDataset(path).schema.names if name in only]
+
+
+def is_text(pa: Any, kind: Any) -> bool:
+    """Whether a column of this type holds text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _ids(pa: Any, path: Path, name: str, column: Any) -> Array:
+def id_values(pa: Any, path: Path, name: str, column: Any, first: int = 0) -> Array:
+    """A column of ids, whose first row is the file's row ``first``, as int64 or text."""
     if column.null_count:
-        row = next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
+        row = first + next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
         raise InvalidGraph(
             f"{path}: every row has an id in column {name!r}, got none in row {row}; fill it in or remove the row"
         )
-    if _is_text(pa, column.type):
+    if is_text(pa, column.type):
         return np.array(column.to_pylist(), dtype=np.str_)
     if not pa.types.is_integer(column.type):
         raise InvalidGraph(
@@ -103,10 +112,10 @@ def _ids(pa: Any, path: Path, name: str, column: Any) -> Array:
     values: Array = column.to_numpy(zero_copy_only=False)
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
         return values.astype(np.str_)  # exact; int64 would wrap
-    return values.astype(np.int64)
+    return values.astype(np.int64, copy=False)
 
 
-def _numbers(pa: Any, path: Path, name: str, column: Any) -> Array | None:
+def numbers(pa: Any, path: Path, name: str, column: Any) -> Array | None:
     """The column as numbers ``[rows, ...]``, or ``None`` if it holds something else."""
     types, shape = pa.types, [len(column)]
     while types.is_fixed_size_list(column.type) or types.is_list(column.type) or types.is_large_list(column.type):

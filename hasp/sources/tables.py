@@ -3,10 +3,13 @@
 Layout::
 
     nodes/<type>.{parquet,csv,csv.gz}                        column id; every other column is an attribute
+    nodes/<type>.<attribute>.npy                             optional: one row of numbers per node, mapped, never read whole
     edges/<source>__<relation>__<destination>.{...}          columns src and dst; every other column is an attribute
 
 - Ids are whole numbers or text. A node's position in its table is its id in the graph; a type without a node table has the
-  ids that its edges name, in ascending order.
+  ids ``0..N-1`` where a ``.npy`` file says how many there are, and else those that its edges name, in ascending order.
+- Parquet is read a block of rows at a time. Edges and attributes that are large for the memory at hand go to files without a
+  name in ``TMPDIR`` (``/var/tmp`` without one), which vanish with the graph.
 - ``src``/``dst`` may also be called ``source``/``target`` or ``source``/``destination``.
 - A text column ``name`` (or, without one, ``title``) of a node table holds readable names. Other text columns cannot be
   carried into parts and are named in one warning.
@@ -30,26 +33,32 @@ from torch import Tensor
 
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
+from hasp.parallel import blocks
 from hasp.schema import EdgeType, edge_name, parse_edge_name
+from hasp.scratch import MEMORY, Scratch
+from hasp.sources.arrays import mapped_arrays
 from hasp.sources.columns import SUFFIXES, Array, Table, read_table, split_suffix
+from hasp.sources.edges import ENDS, EdgeTable, open_edges, pop, rest_of
 from hasp.sources.ids import IdMap, sorted_unique
+from hasp.sources.stream import Rows, room_for
 
 __all__ = ["attributes", "read_tables", "write_tables"]
 
-_ENDS = (("src", "dst"), ("source", "target"), ("source", "destination"))
-_END_NAMES = tuple(dict.fromkeys(name for pair in _ENDS for name in pair))
+_NAMES = ("name", "title")
 _NUMBERED = re.compile(r"(.+)_(0|[1-9][0-9]*)")
 
 
-def read_tables(folder: str | Path) -> Graph:
+def read_tables(folder: str | Path, scratch: Scratch | None = None) -> Graph:
     """Read the folder described at the top of this module.
 
     Args:
         folder: holds ``edges/`` and, for types with attributes or nodes without edges, ``nodes/``.
+        scratch: where edges and attributes of Parquet tables go; ``None``: to memory, or to files if they are more than
+            :data:`hasp.sources.stream.READ_SPILL` of what is free.
 
     Returns:
-        The graph; node types and edge types in the order of their names. ``ids`` holds the ids of the types whose ids are
-        not already ``0..N-1``.
+        The graph; node types and edge types in the order of their names. Ends of edges are int32 where they fit. ``ids``
+        holds the ids of the types whose ids are not already ``0..N-1``.
 
     Raises:
         InvalidGraph: a table breaks a rule; the message names the file, the rule, the value and the remedy.
@@ -64,34 +73,20 @@ def read_tables(folder: str | Path) -> Graph:
             f"{folder}: a folder of tables holds nodes/<type> or edges/<source>__<relation>__<destination>, ending in "
             f"{', '.join(SUFFIXES)}, got neither; see hasp.sources.tables for the layout"
         )
+    arrays = mapped_arrays(folder / "nodes")
+    if scratch is None:
+        scratch = room_for([*node_files.values(), *edge_files.values()])
     left: list[str] = []
-    maps: dict[str, IdMap] = {}
-    names: dict[str, Array] = {}
-    node_attrs: dict[str, dict[str, Tensor]] = {}
-    for node_type, path in node_files.items():
-        if "__" in node_type:
-            raise InvalidGraph(f"{path}: names of node types have no '__', got {node_type!r}; rename the file")
-        table = read_table(path, ids=("id",), names=("name", "title"))
-        maps[node_type] = IdMap(_pop(table, "id", "a node table"), str(path), node_type, table.typed)
-        name = next((n for n in ("name", "title") if n in table.columns and table.columns[n].dtype.kind == "U"), None)
-        if name is not None:
-            names[node_type] = table.columns.pop(name)
-        node_attrs[node_type] = attributes(table, node_type, left)
-    tables: dict[EdgeType, tuple[Table, Array, Array]] = {}
-    for relation, path in edge_files.items():
-        table = read_table(path, ids=_END_NAMES)
-        tables[parse_edge_name(relation)] = (table, *_ends(table))
-    _infer(tables, maps)
-    edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
-    edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
-    for edge_type in list(tables):
-        table, source, destination = tables.pop(edge_type)
-        where = str(table.path)
-        edges[edge_type] = (
-            maps[edge_type[0]].find(source, f"{where}, {edge_type[0]!r} as source", table.typed),
-            maps[edge_type[2]].find(destination, f"{where}, {edge_type[2]!r} as destination", table.typed),
-        )
-        edge_attrs[edge_type] = attributes(table, edge_name(edge_type), left)
+    with scratch:
+        maps, names, node_attrs = _read_nodes(node_files, arrays, scratch, left)
+        tables = {parse_edge_name(relation): open_edges(path) for relation, path in edge_files.items()}
+        _infer(tables, maps)
+        edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
+        edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
+        for edge_type in list(tables):
+            table = tables.pop(edge_type)
+            edges[edge_type] = table.positions(maps, edge_type, scratch)
+            edge_attrs[edge_type] = attributes(table.rest(scratch), edge_name(edge_type), left, scratch)
     if left:
         warnings.warn(
             f"columns of text are not carried into parts: {', '.join(left)}; turn them into numbers or node types",
@@ -107,6 +102,43 @@ def read_tables(folder: str | Path) -> Graph:
         {t: m.ids for t, m in maps.items() if not m.is_range},
         names,
     )
+
+
+def _read_nodes(
+    files: Mapping[str, Path], arrays: Mapping[str, dict[str, Tensor]], scratch: Scratch, left: list[str]
+) -> tuple[dict[str, IdMap], dict[str, Array], dict[str, dict[str, Tensor]]]:
+    """Per node type its ids, its readable names where it has some, and its attributes."""
+    maps: dict[str, IdMap] = {}
+    names: dict[str, Array] = {}
+    attrs: dict[str, dict[str, Tensor]] = {}
+    for node_type, path in files.items():
+        if "__" in node_type:
+            raise InvalidGraph(f"{path}: names of node types have no '__', got {node_type!r}; rename the file")
+        rows = Rows.open(path) if path.name.endswith(".parquet") else None
+        table = read_table(path, ids=("id",), names=_NAMES, only=None if rows is None else ("id", *_NAMES))
+        if rows is not None:
+            rest = rest_of(rows, [n for n in rows.names if n not in table.columns and n not in table.text], scratch)
+            table.columns |= rest.columns
+            table.text += rest.text
+        maps[node_type] = IdMap(pop(table, "id", "a node table"), str(path), node_type, table.typed)
+        name = next((n for n in _NAMES if n in table.columns and table.columns[n].dtype.kind == "U"), None)
+        if name is not None:
+            names[node_type] = table.columns.pop(name)
+        attrs[node_type] = attributes(table, node_type, left, scratch)
+    for node_type, own in arrays.items():
+        lengths = {name: value.size(0) for name, value in own.items()}
+        if node_type not in maps:
+            count = next(iter(lengths.values()))
+            maps[node_type] = IdMap(np.arange(count), f"the .npy files of {node_type!r}", node_type)
+        for name, length in lengths.items():
+            if length != len(maps[node_type]) or name in attrs.get(node_type, {}):
+                what = "is an attribute of the table too" if length == len(maps[node_type]) else f"has {length:,} rows"
+                raise InvalidGraph(
+                    f"{node_type}.{name}.npy has a row for each of the {len(maps[node_type]):,} nodes and a name of its own, "
+                    f"but it {what}; repair or rename it"
+                )
+        attrs.setdefault(node_type, {}).update(own)
+    return maps, names, attrs
 
 
 def write_tables(graph: Graph, folder: str | Path, format: Literal["csv", "csv.gz", "parquet"] = "csv") -> None:
@@ -129,14 +161,14 @@ def write_tables(graph: Graph, folder: str | Path, format: Literal["csv", "csv.g
         columns: dict[str, Array] = {"id": graph.ids.get(node_type, np.arange(count))}
         if node_type in graph.names:
             columns["name"] = graph.names[node_type]
-        _add(columns, graph.node_attrs.get(node_type, {}), node_type, format, ("id", "name", "title"))
+        _add(columns, graph.node_attrs.get(node_type, {}), node_type, format, ("id", *_NAMES))
         _write(folder / "nodes" / f"{node_type}.{format}", columns)
     for edge_type, ends in graph.edges.items():
         columns = {}
         for name, end, node_type in zip(("src", "dst"), ends, (edge_type[0], edge_type[2]), strict=True):
             local = end.numpy()
             columns[name] = graph.ids[node_type][local] if node_type in graph.ids else local
-        _add(columns, graph.edge_attrs.get(edge_type, {}), edge_name(edge_type), format, _END_NAMES)
+        _add(columns, graph.edge_attrs.get(edge_type, {}), edge_name(edge_type), format, {n for pair in ENDS for n in pair})
         _write(folder / "edges" / f"{edge_name(edge_type)}.{format}", columns)
 
 
@@ -154,26 +186,13 @@ def _tables(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _pop(table: Table, name: str, what: str) -> Array:
-    if name not in table.columns:
-        raise InvalidGraph(f"{table.path}: {what} has a column {name!r}, got {[*table.columns, *table.text]}; rename or add it")
-    return table.columns.pop(name)
-
-
-def _ends(table: Table) -> tuple[Array, Array]:
-    for source, destination in _ENDS:
-        if source in table.columns and destination in table.columns:
-            return table.columns.pop(source), table.columns.pop(destination)
-    return _pop(table, "src", "an edge table"), _pop(table, "dst", "an edge table")
-
-
-def _infer(tables: Mapping[EdgeType, tuple[Table, Array, Array]], maps: dict[str, IdMap]) -> None:
+def _infer(tables: Mapping[EdgeType, EdgeTable], maps: dict[str, IdMap]) -> None:
     """Node types without a table have the ids that their edges name."""
-    seen: dict[str, list[tuple[Array, Table]]] = {}
-    for edge_type, (table, source, destination) in tables.items():
-        for node_type, ids in ((edge_type[0], source), (edge_type[2], destination)):
-            if node_type not in maps:
-                seen.setdefault(node_type, []).append((sorted_unique(ids), table))
+    seen: dict[str, list[tuple[Array, EdgeTable]]] = {}
+    for edge_type, table in tables.items():
+        for side in (0, 1):
+            if edge_type[2 * side] not in maps:
+                seen.setdefault(edge_type[2 * side], []).append((table.unique(side), table))
     for node_type, found in sorted(seen.items()):
         full = [(ids, table) for ids, table in found if len(ids)]
         text = [pair for pair in full if pair[0].dtype.kind == "U"]
@@ -190,13 +209,14 @@ def _infer(tables: Mapping[EdgeType, tuple[Table, Array, Array]], maps: dict[str
         maps[node_type] = IdMap(unique, f"the edges of {node_type!r}", node_type, typed)
 
 
-def attributes(table: Table, label: str, left: list[str]) -> dict[str, Tensor]:
+def attributes(table: Table, label: str, left: list[str], scratch: Scratch = MEMORY) -> dict[str, Tensor]:
     """What is left of a table when ids and names are taken: numbers become tensors, numbered columns stand side by side.
 
     Args:
         table: read from one file; its columns are used up.
         label: the node or edge type, for messages.
         left: gets ``<label>.<column>`` of every column that holds text.
+        scratch: where columns that stand side by side go.
 
     Raises:
         InvalidGraph: columns ``x_0, x_1 ...`` beside a column ``x``.
@@ -215,7 +235,9 @@ def attributes(table: Table, label: str, left: list[str]) -> dict[str, Tensor]:
         dtype = np.result_type(*block)
         if dtype.kind == "f" and all(b.dtype != np.float64 for b in block):
             dtype = np.dtype(np.result_type(*[b for b in block if b.dtype.kind == "f"]))  # int64 beside float32
-        columns[stem] = np.stack(block, axis=1, dtype=dtype, casting="unsafe")
+        columns[stem] = scratch.empty((table.rows, len(block)), dtype)
+        for low, high in blocks(table.rows):
+            np.stack([b[low:high] for b in block], axis=1, out=columns[stem][low:high], casting="unsafe")
     return {name: torch.from_numpy(_writable(values)) for name, values in columns.items()}
 
 

@@ -1,0 +1,170 @@
+"""Edge tables: the ids of both ends become positions, in memory or in scratch files, without all rows at once in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hasp.errors import InvalidGraph
+from hasp.part import numpy_ids
+from hasp.schema import EdgeType
+from hasp.scratch import Scratch
+from hasp.sources.columns import Array, Table, read_table
+from hasp.sources.ids import Bad, IdMap, sorted_unique
+from hasp.sources.stream import Block, Rows
+
+__all__ = ["ENDS", "EdgeTable", "end_names", "open_edges", "pop"]
+
+ENDS = (("src", "dst"), ("source", "target"), ("source", "destination"))
+"""What the two columns of ids may be called."""
+
+_END_NAMES = tuple(dict.fromkeys(name for pair in ENDS for name in pair))
+_GATHERED = 16  # row groups whose ids are made unique together
+
+
+class EdgeTable(Protocol):
+    """One edge table, opened."""
+
+    path: Path
+    rows: int
+    typed: bool
+
+    def unique(self, side: int) -> Array:
+        """The ids of the sources (0) or destinations (1), ascending, each once."""
+
+    def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Positions of sources and destinations among the nodes of their types, int32 (int64 past ``2**31``) ``[rows]``."""
+
+    def rest(self, scratch: Scratch) -> Table:
+        """Every other column."""
+
+
+def open_edges(path: Path) -> EdgeTable:
+    """Open an edge table: Parquet is read a block of rows at a time, CSV whole.
+
+    Raises:
+        InvalidGraph: the file is broken, or has no columns of ids.
+    """
+    rows = Rows.open(path) if path.name.endswith(".parquet") else None
+    if rows is not None and all(rows.may_be_ids(name) for name in end_names(path, rows.names)):
+        return _Streamed(rows)
+    return _Whole(read_table(path, ids=_END_NAMES))
+
+
+def end_names(path: Path, names: list[str]) -> tuple[str, str]:
+    """The two columns of ids among ``names``."""
+    for pair in ENDS:
+        if pair[0] in names and pair[1] in names:
+            return pair
+    for name in ENDS[0]:
+        if name not in names:
+            raise _missing(path, name, "an edge table", names)
+    return ENDS[0]
+
+
+def pop(table: Table, name: str, what: str) -> Array:
+    """Take a column out of a table. Raises :class:`InvalidGraph` where it has none of this name."""
+    if name not in table.columns:
+        raise _missing(table.path, name, what, [*table.columns, *table.text])
+    return table.columns.pop(name)
+
+
+def _missing(path: Path, name: str, what: str, names: list[str]) -> InvalidGraph:
+    return InvalidGraph(f"{path}: {what} has a column {name!r}, got {names}; rename or add it")
+
+
+class _Whole:
+    """A table that is in memory."""
+
+    def __init__(self, table: Table) -> None:
+        self.path, self.rows, self.typed = table.path, table.rows, table.typed
+        self._table = table
+        names = end_names(table.path, [*table.columns, *table.text])
+        self._ids = [pop(table, name, "an edge table") for name in names]
+
+    def unique(self, side: int) -> Array:
+        return sorted_unique(self._ids[side])
+
+    def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        out = []
+        for side in (0, 1):
+            node_type = edge_type[2 * side]
+            found = maps[node_type].find(self._ids[side], _where(self.path, edge_type, side), self.typed)
+            out.append(found.to(torch.from_numpy(np.empty(0, numpy_ids(len(maps[node_type])))).dtype))
+        self._ids.clear()
+        return out[0], out[1]
+
+    def rest(self, scratch: Scratch) -> Table:
+        return self._table
+
+
+class _Streamed:
+    """A Parquet table, read a block of rows at a time."""
+
+    typed = True
+
+    def __init__(self, rows: Rows) -> None:
+        self.path, self.rows = rows.path, rows.rows
+        self._rows = rows
+        self._names = end_names(rows.path, rows.names)
+
+    def unique(self, side: int) -> Array:
+        name = self._names[side]
+        found: list[Array] = []
+        mutex = threading.Lock()
+
+        def look(first: int, block: Block) -> None:
+            ids = sorted_unique(self._rows.ids(block, name, first))
+            with mutex:
+                found.append(ids)
+                if len(found) >= _GATHERED:
+                    found[:] = [sorted_unique(np.concatenate(found))]
+
+        self._rows.visit([name], look)
+        return sorted_unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        own = [maps[edge_type[2 * side]] for side in (0, 1)]
+        out = [scratch.empty(self.rows, numpy_ids(len(ids))) for ids in own]
+
+        def place(first: int, block: Block) -> tuple[Bad, Bad]:
+            bad = []
+            for side, (ids, target) in enumerate(zip(own, out, strict=True)):
+                values = self._rows.ids(block, self._names[side], first)
+                where = _where(self.path, edge_type, side)
+                bad.append(ids.place(values, where, True, target[first : first + len(values)], first))
+            return bad[0], bad[1]
+
+        results: list[Any] = list(self._rows.visit(self._names, place))
+        for side, ids in enumerate(own):
+            ids.refuse([bad[side] for bad in results], self.rows, _where(self.path, edge_type, side))
+        return torch.from_numpy(out[0]), torch.from_numpy(out[1])
+
+    def rest(self, scratch: Scratch) -> Table:
+        names = [n for n in self._rows.names if n not in self._names]
+        return rest_of(self._rows, names, scratch)
+
+
+def rest_of(rows: Rows, names: list[str], scratch: Scratch) -> Table:
+    """These columns of a Parquet table: numbers into scratch, what depends on the rows through memory, text by name."""
+    text = [name for name in names if rows.is_text(name)]
+    columns, left = rows.attributes([n for n in names if n not in text], scratch)
+    table = Table(rows.path, rows.rows, columns, typed=True)
+    if left:
+        small = read_table(rows.path, only=left)
+        table.columns |= small.columns
+        text += small.text
+    order = {name: at for at, name in enumerate(rows.names)}
+    table.columns = {name: table.columns[name] for name in sorted(table.columns, key=lambda n: order[n])}
+    table.text = sorted(text, key=lambda n: order[n])
+    return table
+
+
+def _where(path: Path, edge_type: EdgeType, side: int) -> str:
+    return f"{path}, {edge_type[2 * side]!r} as {('source', 'destination')[side]}"

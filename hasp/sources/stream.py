@@ -1,0 +1,198 @@
+"""Parquet a block of rows at a time: what is read goes to its place at once, so that a table never is in memory whole.
+
+Row groups are dealt out to threads. A block's place follows from its rows alone, so that their number never shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hasp.errors import InvalidGraph
+from hasp.parallel import run
+from hasp.scratch import MEMORY, Scratch, scratch_folder
+from hasp.sizes import available_memory
+from hasp.sources.columns import Array, check_header
+from hasp.sources.parquet import id_values, is_text, numbers, pyarrow, reading
+
+__all__ = ["READ_SPILL", "Rows", "room_for"]
+
+READ_SPILL = 0.2
+"""Share of the free memory above which what is read from Parquet goes to scratch files."""
+
+_ROWS = 1 << 20  # of a block
+_BUFFER = 1 << 20  # bytes read at a time: a column of a row group may be larger than memory
+
+R = TypeVar("R")
+Block = Mapping[str, Any]
+"""Name -> pyarrow array of one block of rows."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One row group: its file, its number there, and the row of the table that it begins with."""
+
+    file: int
+    number: int
+    first: int
+
+
+class Rows:
+    """The rows of a Parquet file, or of a folder of such files with the same columns.
+
+    Args:
+        path: the file or folder.
+
+    Attributes:
+        path: the same.
+        rows: how many there are.
+        names: of the columns.
+
+    Raises:
+        InvalidGraph: a file is cut short, or two columns have one name; or pyarrow is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._pa, self._pq = pyarrow()
+        self.path = path
+        self._files = [path] if path.is_file() else sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
+        self._meta: list[Any] = []
+        self._groups: list[_Group] = []
+        self._schema: Any = None
+        self.rows, self.whole = 0, not self._files
+        for number, file in enumerate(self._files):
+            with reading(self._pa, path), self._pq.ParquetFile(file) as opened:
+                meta, schema = opened.metadata, opened.schema_arrow
+            self._meta.append(meta)
+            self.whole |= self._schema is not None and not schema.remove_metadata().equals(self._schema.remove_metadata())
+            self._schema = schema
+            for group in range(meta.num_row_groups):
+                self._groups.append(_Group(number, group, self.rows))
+                self.rows += meta.row_group(group).num_rows
+        self.names: list[str] = [] if self._schema is None else list(self._schema.names)
+        check_header(path, self.names)
+
+    @classmethod
+    def open(cls, path: Path) -> Rows | None:
+        """The rows of ``path``; ``None`` where only :func:`read_parquet` understands it (folders in folders, files whose
+        columns differ).
+        """
+        if path.is_dir() and any(p.is_dir() for p in path.iterdir()):
+            return None
+        rows = cls(path)
+        return None if rows.whole else rows
+
+    def type(self, name: str) -> Any:
+        """The pyarrow type of a column, of its values where it is encoded by a dictionary."""
+        kind = self._schema.field(name).type
+        return kind.value_type if self._pa.types.is_dictionary(kind) else kind
+
+    def visit(self, names: Sequence[str], task: Callable[[int, Block], R], threads: int = 0) -> Iterable[R]:
+        """Call ``task(first row, block)`` for all blocks of these columns, on several threads; the results in row order."""
+
+        def group(item: _Group) -> list[R]:
+            out, first = [], item.first
+            options = {"metadata": self._meta[item.file], "buffer_size": _BUFFER, "pre_buffer": False}
+            with reading(self._pa, self.path), self._pq.ParquetFile(self._files[item.file], **options) as file:
+                for batch in file.iter_batches(_ROWS, row_groups=[item.number], columns=list(names), use_threads=False):
+                    out.append(task(first, {name: self._plain(batch.column(name)) for name in names}))
+                    first += batch.num_rows
+            return out
+
+        return [result for results in run(group, self._groups, threads) for result in results]
+
+    def _plain(self, column: Any) -> Any:
+        return column.dictionary_decode() if self._pa.types.is_dictionary(column.type) else column
+
+    def ids(self, block: Block, name: str, first: int) -> Array:
+        """A column of ids of a block: int64 or text."""
+        return id_values(self._pa, self.path, name, block[name], first)
+
+    def may_be_ids(self, name: str) -> bool:
+        """Whether each block of a column gives ids of one kind (whole numbers past int64 become text, all or none)."""
+        return bool(self.type(name) != self._pa.uint64())
+
+    def attributes(self, names: Iterable[str], scratch: Scratch) -> tuple[dict[str, Array], list[str]]:
+        """Columns of numbers, whose type does not depend on the rows, ``[rows, ...]``; and the columns that are not such."""
+        out: dict[str, Array] = {}
+        rest = []
+        for name in names:
+            kind = self._kind(name)
+            if kind is None:
+                rest.append(name)
+            else:
+                out[name] = scratch.empty((self.rows, *kind[1]), kind[0])
+
+        def put(first: int, block: Block) -> None:
+            for name, target in out.items():
+                values = numbers(self._pa, self.path, name, block[name])
+                assert values is not None
+                if values.shape[1:] != target.shape[1:]:
+                    raise InvalidGraph(
+                        f"{self.path}: the lists of column {name!r} have one length, got {target.shape[1:]} and "
+                        f"{values.shape[1:]} from row {first} on; pad them"
+                    )
+                target[first : first + len(values)] = values
+
+        if out and self.rows:
+            self.visit(list(out), put)
+        return out, rest
+
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds text."""
+        return is_text(self._pa, self.type(name))
+
+    def _kind(self, name: str) -> tuple[npt.DTypeLike, tuple[int, ...]] | None:
+        """Type and trailing shape of a column of numbers; ``None`` where they depend on what the rows hold."""
+        types, kind = self._pa.types, self._schema.field(name).type
+        shape: list[int] = []
+        while types.is_fixed_size_list(kind):
+            shape.append(kind.list_size)
+            kind = kind.value_type
+        if types.is_list(kind) or types.is_large_list(kind):
+            if not self.rows:
+                return None
+            first = self._first(name)
+            return None if first is None or first.dtype.kind != "f" else (first.dtype, first.shape[1:])
+        if types.is_floating(kind):
+            return kind.to_pandas_dtype(), tuple(shape)
+        if not (types.is_integer(kind) or types.is_boolean(kind)) or not self._full(name):
+            return None
+        dtype = np.dtype(kind.to_pandas_dtype())
+        if dtype.kind == "u" and dtype != np.uint8:  # as read_parquet: torch computes with uint8 only
+            dtype = np.dtype(np.int32 if dtype == np.uint16 else np.int64)
+        return dtype, tuple(shape)
+
+    def _first(self, name: str) -> Array | None:
+        with reading(self._pa, self.path), self._pq.ParquetFile(self._files[self._groups[0].file]) as file:
+            batch = next(file.iter_batches(1, columns=[name]))
+        return numbers(self._pa, self.path, name, batch.column(name))
+
+    def _full(self, name: str) -> bool:
+        """Whether the files themselves say that nothing is missing in a column."""
+        for meta in self._meta:
+            for group in range(meta.num_row_groups):
+                row_group = meta.row_group(group)
+                for number in range(row_group.num_columns):
+                    column = row_group.column(number)
+                    if column.path_in_schema.split(".")[0] == name.split(".")[0]:
+                        known = column.statistics
+                        if known is None or not known.has_null_count or known.null_count:
+                            return False
+        return True
+
+
+def room_for(paths: Iterable[Path]) -> Scratch:
+    """Memory, or files if the Parquet tables are large for the memory at hand (as they lie on disk, or are counted)."""
+    sizes, free = 0, available_memory()
+    for path in paths:
+        if path.name.endswith(".parquet"):
+            rows = Rows.open(path)
+            files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            sizes += max(sum(p.stat().st_size for p in files), 0 if rows is None else 8 * rows.rows)
+    return Scratch(scratch_folder()) if free is not None and sizes > READ_SPILL * free else MEMORY
