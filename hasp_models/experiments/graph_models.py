@@ -25,13 +25,24 @@ from hasp.sources.reverse import add_reverse
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.neighbors import EmbeddingScorer
 from hasp_models.experiments.judge import EveryFew
-from hasp_models.experiments.method import Fitted, Group, Method, Settings
+from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.infer import embed_all
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.train import Fit, fit
+from hasp_models.zoo.graph_model import GraphModel, embed
 
-__all__ = ["TRAINING", "TRAINING_SPACE", "embed_entities", "fit_graph", "graph_method", "parts_of", "train_on_parts"]
+__all__ = [
+    "QUICK",
+    "TRAINING",
+    "TRAINING_SPACE",
+    "embed_entities",
+    "fit_graph",
+    "fitted",
+    "objective_of",
+    "parts_of",
+    "train_on_parts",
+]
 
 TRAINING: Settings = {
     "dim": 64,
@@ -41,7 +52,7 @@ TRAINING: Settings = {
     "parts_per_step": None,
     "objective": "infonce",
     "temperature": 0.1,
-    "max_pairs": 4096,
+    "max_pairs": 1024,
     "disjoint": 0.5,
     "lr": 0.01,
     "weight_decay": 0.0,
@@ -63,7 +74,8 @@ TRAINING_SPACE: dict[str, Any] = {
 }
 """What is tuned for every graph model."""
 
-QUICK: Settings = {"epochs": 40, "patience": 20, "every": 10}
+QUICK: Settings = {"epochs": 40, "patience": 20, "every": 10, "max_pairs": 512}
+"""What a quick run replaces."""
 
 Make = Callable[[HASPData, Settings], nn.Module]
 
@@ -76,7 +88,15 @@ def parts_of(benchmark: Benchmark, num_parts: int = 1) -> HASPData:
     return HASPData(benchmark.graph, schema, num_parts=num_parts, reverse=True, log=False)
 
 
-def fit_graph(benchmark: Benchmark, settings: Settings, seed: int, *, make: Make, quiet: bool = True) -> Fitted:
+def fit_graph(
+    benchmark: Benchmark,
+    settings: Settings,
+    seed: int,
+    *,
+    make: Make,
+    objective: Objective | None = None,
+    quiet: bool = True,
+) -> Fitted:
     """Train a model on the parts of a benchmark.
 
     Args:
@@ -84,30 +104,49 @@ def fit_graph(benchmark: Benchmark, settings: Settings, seed: int, *, make: Make
         settings: see the module; whatever else it holds is for ``make``.
         seed: of the model, the order of the parts and all draws.
         make: ``(parts, settings) -> model``; torch's generator has been seeded. The model gives ``node type -> [n, d]``.
+        objective: see :func:`train_on_parts`.
         quiet: no bar.
     """
     parts = parts_of(benchmark, int(settings["num_parts"]))
     torch.manual_seed(seed)
     model = make(parts, settings)
-    return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, quiet=quiet))
+    return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, objective, quiet=quiet))
 
 
 def fitted(benchmark: Benchmark, model: nn.Module, run: Fit, notes: dict[str, Any] | None = None) -> Fitted:
     """A trained model as a :class:`Fitted`: cosine of the embeddings of the benchmark's whole graph."""
 
-    def embed(graph: Graph) -> Tensor:
+    def of(graph: Graph) -> Tensor:
         return embed_entities(model, graph, benchmark.entity)
 
-    scorer = EmbeddingScorer(embed(benchmark.graph))
+    scorer = EmbeddingScorer(of(benchmark.graph))
     more = {"steps": run.step, "best_epoch": run.best_epoch, **(notes or {})}
-    return Fitted(scorer, embed, run.epoch, None, run.history, more)
+    return Fitted(scorer, of, run.epoch, None, run.history, more)
 
 
 def train_on_parts(
-    benchmark: Benchmark, parts: HASPData, model: nn.Module, settings: Settings, seed: int, *, quiet: bool = True
+    benchmark: Benchmark,
+    parts: HASPData,
+    model: nn.Module,
+    settings: Settings,
+    seed: int,
+    objective: Objective | None = None,
+    *,
+    quiet: bool = True,
 ) -> Fit:
-    """One call of :func:`hasp_models.train.fit`; the epoch that validates best is kept."""
-    objective = objective_of(benchmark.link_type, settings)
+    """One call of :func:`hasp_models.train.fit`; the epoch that validates best is kept.
+
+    Args:
+        benchmark: its validation truths choose the epoch.
+        parts: of its graph.
+        model: is trained.
+        settings: see the module.
+        seed: of the order and all draws.
+        objective: one that asks for no links, so that all of them carry messages; ``None``: the one of the settings.
+        quiet: no bar.
+    """
+    linked = objective is None
+    objective = objective or objective_of(benchmark.link_type, settings)
     per_step = settings["parts_per_step"]
     merge = min(int(settings["merge"]), parts.num_parts)
     loader = HASPLoader(
@@ -116,9 +155,9 @@ def train_on_parts(
         shuffle=True,
         seed=seed,
         parts_per_step=-(-parts.num_parts // merge) * merge if per_step is None else int(per_step),
-        edge_label_index=benchmark.link_type,
-        neg_sampling="binary" if settings["objective"] == "paper" else None,
-        disjoint_train_ratio=settings["disjoint"],
+        edge_label_index=benchmark.link_type if linked else None,
+        neg_sampling="binary" if linked and settings["objective"] == "paper" else None,
+        disjoint_train_ratio=settings["disjoint"] if linked else 0.0,
     )
 
     def scorer(now: nn.Module) -> EmbeddingScorer:
@@ -162,28 +201,6 @@ def embed_entities(model: nn.Module, graph: Graph, entity: str) -> Tensor:
         graph = add_reverse(graph)
     if isinstance(model, SemanticGNN):
         return embed_all(model, graph)[entity].float()
-    training = model.training
-    model.eval()
-    try:
-        out: Tensor = model(graph.to_hetero_data())[entity]
-        return out.float()
-    finally:
-        model.train(training)
-
-
-def graph_method(
-    name: str,
-    make: Make,
-    space: dict[str, Any] | None = None,
-    quick: dict[str, Any] | None = None,
-    group: Group = "graph",
-    **defaults: Any,
-) -> Method:
-    """A graph model as a method: the common settings, and its own behind them."""
-
-    def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
-        return fit_graph(benchmark, settings, seed, make=make, quiet=quiet)
-
-    return Method(
-        name, group, run, {**TRAINING_SPACE, **(space or {})}, {**TRAINING, **defaults}, quick={**QUICK, **(quick or {})}
-    )
+    if isinstance(model, GraphModel):
+        return embed(model, graph, entity).float()
+    raise HaspError(f"whole graphs are embedded by SemanticGNN and the graph baselines, got {type(model).__name__}; use one")

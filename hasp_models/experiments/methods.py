@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hasp.errors import HaspError
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.classic import CLASSIC
+from hasp_models.experiments.graph_baselines import GRAPH_BASELINES
 from hasp_models.experiments.graph_models import QUICK, TRAINING, TRAINING_SPACE
 from hasp_models.experiments.method import Fitted, Method, Settings
 from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_SPACE, fit_semantic
@@ -21,7 +22,9 @@ def _ours(name: str, kg: bool) -> Method:
     return Method(name, "ours", run, {**TRAINING_SPACE, **SEMANTIC_SPACE}, {**TRAINING, **SEMANTIC}, quick=QUICK)
 
 
-METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, _ours("semantic_no_kg", False), _ours("semantic_gnn", True))}
+_OURS = (_ours("semantic_no_kg", False), _ours("semantic_gnn", True))
+
+METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, *GRAPH_BASELINES, *_OURS)}
 """Methods by name."""
 
 

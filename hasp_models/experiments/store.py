@@ -156,7 +156,7 @@ class Store:
             "notes": dict(outcome.notes),
             "truths": {v: {t: r.links for t, r in truths.items()} for v, truths in outcome.results.items()},
         }
-        text = json.dumps(meta, allow_nan=False, sort_keys=True).encode()
+        text = json.dumps(meta, allow_nan=False).encode()
         tensors["meta"] = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
         path = self.path(job)
         self.disk.make_folder(path.parent)
