@@ -120,9 +120,8 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
     clock = clock or _Clock(None)
     with clock("cut"):
         labels = np.full(eels.num_entities, -1, dtype=np.int32)
-        labels[eels.linked] = cut_linked(
-            eels.indptr, eels.indices, config.num_parts, config.backend, None, eels.edge_weight, config.imbalance, config.seed
-        )
+        how = (config.backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
+        labels[eels.linked] = cut_linked(eels.indptr, eels.indices, config.num_parts, *how)
     with clock("fill"):
         weight = _fill_weight(graph, roles, config.balance, eels)
         labels = fill(labels, config.num_parts, weight, config.seed)

@@ -6,24 +6,22 @@ METIS does neither: edges in one direction give silent nonsense, an id out of ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from hasp.backends import BACKENDS, Task
+from hasp.backends.slices import slices
+from hasp.backends.task import edge_cut
 from hasp.config import whole
 from hasp.errors import HaspError
 from hasp.fill import fill
-from hasp.rng import permutation, subkey
 from hasp.split import symmetric_csr, weighted_csr
 
 __all__ = ["BACKENDS", "cut_linked", "edge_cut", "partition"]
 
 Int64s = npt.NDArray[np.int64]
-Backend = Callable[[Int64s, Int64s, int, "Int64s | None", "Int64s | None", float, int], npt.NDArray[np.int32]]
 
 
 def partition(
@@ -83,7 +81,7 @@ def partition(
     else:
         clean_ptr, clean_idx, edge_w = _weighted(row, idx, new, linked.size, np.asarray(edge_weight))
     labels = cut_linked(
-        clean_ptr, clean_idx, num_parts, backend, None if weight is None else weight[linked], edge_w, imbalance, seed
+        clean_ptr, clean_idx, num_parts, backend, None if weight is None else weight[linked], edge_w, imbalance, seed, threads
     )
     out = np.full(n, -1, dtype=np.int32)
     out[linked] = labels
@@ -99,6 +97,7 @@ def cut_linked(
     edge_weight: Int64s | None,
     imbalance: float,
     seed: int,
+    threads: int = 0,
 ) -> npt.NDArray[np.int32]:
     """Partition a clean graph (see the module) whose nodes all have a neighbour; check what the backend returns.
 
@@ -110,96 +109,14 @@ def cut_linked(
     n = indptr.size - 1
     if n == 0 or num_parts == 1:
         return np.zeros(n, dtype=np.int32)
-    method = BACKENDS[backend] if n >= 4 * num_parts or backend == "random" else _slices
-    labels = method(indptr, indices, num_parts, node_weight, edge_weight, imbalance, seed)
+    method = BACKENDS[backend] if n >= 4 * num_parts or backend in ("random", "hash") else slices
+    labels = method(Task(indptr, indices, num_parts, node_weight, edge_weight, imbalance, seed, threads))
     if labels.shape != (n,) or labels.min() < 0 or labels.max() >= num_parts:
         raise HaspError(
             f"backend={backend!r} returned labels outside 0..{num_parts - 1} for a graph of {n:,} nodes and "
             f"{indices.size // 2:,} edges; use another backend"
         )
     return labels
-
-
-def edge_cut(indptr: Int64s, indices: Int64s, labels: npt.NDArray[np.int32]) -> int:
-    """Edges of a symmetric graph whose ends lie in different parts, each counted once."""
-    row = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-    return int((labels[row] != labels[indices]).sum()) // 2
-
-
-def _metis(
-    indptr: Int64s,
-    indices: Int64s,
-    num_parts: int,
-    node_weight: Int64s | None,
-    edge_weight: Int64s | None,
-    imbalance: float,
-    seed: int,
-) -> npt.NDArray[np.int32]:
-    import pymetis
-
-    dtype = pymetis.zero_copy_dtype()
-    if indices.size > np.iinfo(dtype).max:
-        raise HaspError(
-            f"this build of METIS counts in {dtype}, too small for {indices.size:,} adjacency entries; "
-            "install pymetis's 64-bit wheel or pass node_part="
-        )
-
-    def cast(array: Int64s | None) -> Any:
-        return None if array is None else np.ascontiguousarray(array, dtype=dtype)
-
-    cut, labels = pymetis.part_graph(
-        num_parts,
-        pymetis.CSRAdjacency(cast(indptr), cast(indices)),
-        vweights=cast(node_weight),
-        eweights=cast(edge_weight),
-        recursive=False,  # the default takes recursive bisection up to 8 parts: 1.7 times slower for the same cut
-        options=pymetis.Options(seed=int(seed % (2**31)), ufactor=max(1, round(1000 * imbalance))),
-    )
-    out = np.asarray(labels, dtype=np.int32)
-    if edge_weight is None and out.size == indptr.size - 1 and edge_cut(indptr, indices, out) != cut:
-        raise HaspError(
-            f"METIS reports a cut of {cut:,}, a recount gives {edge_cut(indptr, indices, out):,}; report this graph as a bug"
-        )
-    return out
-
-
-def _random(
-    indptr: Int64s,
-    indices: Int64s,
-    num_parts: int,
-    node_weight: Int64s | None,
-    edge_weight: Int64s | None,
-    imbalance: float,
-    seed: int,
-) -> npt.NDArray[np.int32]:
-    """Equal sizes (or weights), random members: what a partitioner is measured against."""
-    part = np.full(indptr.size - 1, -1, dtype=np.int32)
-    if node_weight is not None:
-        return fill(part, num_parts, node_weight, seed)
-    part[permutation(subkey(seed, 2), part.size)] = np.arange(part.size) % num_parts
-    return part
-
-
-def _slices(
-    indptr: Int64s,
-    indices: Int64s,
-    num_parts: int,
-    node_weight: Int64s | None,
-    edge_weight: Int64s | None,
-    imbalance: float,
-    seed: int,
-) -> npt.NDArray[np.int32]:
-    n = indptr.size - 1
-    ones = np.ones(indices.size, dtype=np.int8)
-    graph = sparse.csr_matrix((ones, indices.astype(np.int32), indptr.astype(np.int32)), shape=(n, n))
-    order = reverse_cuthill_mckee(graph, symmetric_mode=True)
-    out = np.empty(n, dtype=np.int32)
-    out[order] = np.arange(n) * min(num_parts, n) // n
-    return out
-
-
-BACKENDS: dict[str, Backend] = {"metis": _metis, "random": _random}
-"""Name -> backend. All take (indptr, indices, num_parts, node_weight, edge_weight, imbalance, seed)."""
 
 
 def _csr(indptr: npt.ArrayLike, indices: npt.ArrayLike) -> tuple[Int64s, Int64s]:

@@ -1,0 +1,84 @@
+"""Refine: better labels for one level, from those of the coarser one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hasp.backends.level import Crew, Level, rounds
+from hasp.backends.task import Int32s, Int64s, Task
+from hasp.kernels import refine as kernel
+from hasp.rng import hash64, subkey
+
+__all__ = ["balanced", "refine"]
+
+SWEEPS = 6
+"""Sweeps of label propagation at most; only nodes beside a move are looked at after the first."""
+
+FINE = 30_000
+"""Nodes up to which every boundary node starts a local search; above, only where a small share of the nodes is boundary."""
+
+_SHARE, _PATIENCE, _LOOK, _BUDGET, _ENOUGH = 0.15, 30, 64, 30, 0.0005
+
+
+def refine(level: Level, part: Int32s, task: Task, depth: int, crew: Crew) -> Int32s:
+    """Lower the cut of ``part`` (changed in place) at the balance of the task; returns it.
+
+    First :func:`balanced`, which may raise the cut; from there on it never rises.
+    """
+    n, most = level.num_nodes, task.most
+    nodes = level.node_weight
+    load = np.bincount(part, nodes if nodes.size else None, task.num_parts).astype(np.int64)
+    balanced(level, part, load, most)
+    total = int(level.edge_weight.sum()) if level.edge_weight.size else level.indices.size
+    enough = total / 2 * _ENOUGH
+    _sweeps(level, part, load, most, enough, crew)
+    for attempt in range(3):
+        seeds = _boundary(level, part, crew)
+        if seeds.size == 0 or (n > FINE and seeds.size > _SHARE * n):
+            break
+        seeds = seeds[np.argsort(hash64(subkey(task.seed, 4, depth, attempt), seeds), kind="stable")]
+        budget = _BUDGET * level.indices.size
+        if kernel.search(*level.arrays, most, seeds, _PATIENCE, _LOOK, budget, part, load) <= enough:
+            break
+    return part
+
+
+def _sweeps(level: Level, part: Int32s, load: Int64s, most: int, enough: float, crew: Crew) -> None:
+    active = np.ones(level.num_nodes, dtype=np.bool_)
+    wanted = np.empty(level.num_nodes, dtype=np.int32)
+
+    def propose(block: tuple[int, int]) -> None:
+        low, high = block
+        kernel.propose_moves(*level.arrays, part, load, most, active, low, high, wanted[low:high])
+
+    for _ in range(SWEEPS):
+        fell = 0
+        for todo in rounds(level.num_nodes):
+            crew.run(propose, todo)
+            low, high = todo[0][0], todo[-1][1]
+            fell += kernel.commit_moves(wanted[low:high], low, *level.arrays, most, part, load, active)
+        if fell <= enough:
+            break
+
+
+def _boundary(level: Level, part: Int32s, crew: Crew) -> Int32s:
+    mark = np.empty(level.num_nodes, dtype=np.bool_)
+
+    def look(block: tuple[int, int]) -> None:
+        low, high = block
+        kernel.boundary(level.indptr, level.indices, part, low, high, mark[low:high])
+
+    crew.run(look, [block for todo in rounds(level.num_nodes) for block in todo])
+    return np.flatnonzero(mark).astype(np.int32)
+
+
+def balanced(level: Level, part: Int32s, load: Int64s, most: int) -> None:
+    """Move nodes out of parts above ``most``, the lightest first, so that no more moves than it must; in place."""
+    for _ in range(3):
+        heavy = load > most
+        if not heavy.any():
+            return
+        order = np.flatnonzero(heavy[part]).astype(np.int32)
+        if level.node_weight.size:
+            order = order[np.argsort(level.node_weight[order], kind="stable")]
+        kernel.rebalance(*level.arrays, most, order, part, load)

@@ -1,0 +1,205 @@
+"""Coarsen: size-constrained label propagation, and the contraction of what it finds.
+
+Label propagation after Raghavan, Albert and Kumara (2007) with bounded clusters as in Meyerhenke, Sanders and Schulz (2014).
+Every block of nodes proposes against the same clusters; :func:`commit_clusters` then takes the proposals in node order, so
+that the number of threads never shows. ``edge_weight`` or ``node_weight`` of length 0 stands for ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+__all__ = ["LOOK", "commit_clusters", "contract", "favourites", "group", "join_pairs", "mix", "propose_clusters"]
+
+LOOK = 4096
+"""Neighbours of one node that are looked at: the cluster of a hub decides nothing, and its table should stay in cache."""
+
+njit: Any = numba.njit(nogil=True, cache=True)
+
+
+@njit
+def mix(value: Any, salt: Any) -> Any:
+    """Hash ``value`` (int) with ``salt`` (uint64): the finaliser of splitmix64, uint64."""
+    z = np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit
+def propose_clusters(
+    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, most: int, salt: Any,
+    low: int, high: int, wanted: Any,
+) -> None:  # fmt: skip
+    """The cluster that each node of ``low..high-1`` is tied to most and that has room for it.
+
+    ``cluster`` int32 ``[n]``, ``weight`` int64 ``[n]`` (of each cluster) and ``most`` are as before the round; within the
+    block, earlier nodes count as moved already. Equal ties: the cluster with the smaller hash. ``wanted`` int32
+    ``[high - low]`` gets the answers.
+    """
+    weighted, sized, guided = edge_weight.size > 0, node_weight.size > 0, guide.size > 0
+    keys = np.full(2 * LOOK, -1, dtype=np.int32)
+    mass = np.zeros(2 * LOOK, dtype=np.int64)
+    slots = np.empty(LOOK, dtype=np.int32)
+    for i in range(high - low):
+        wanted[i] = cluster[low + i]
+    for v in range(low, high):
+        begin = indptr[v]
+        end = min(indptr[v + 1], begin + LOOK)
+        size = 8
+        while size < 2 * (end - begin):
+            size *= 2
+        mask = size - 1
+        used = 0
+        for e in range(begin, end):
+            u = indices[e]
+            if guided and guide[u] != guide[v]:
+                continue
+            c = np.int64(wanted[u - low]) if low <= u < high else np.int64(cluster[u])
+            at = ((c * 2654435769) >> 15) & mask
+            while keys[at] != c and keys[at] != -1:
+                at = (at + 1) & mask
+            if keys[at] == -1:
+                keys[at] = c
+                slots[used] = at
+                used += 1
+            mass[at] += edge_weight[e] if weighted else 1
+        mine = np.int64(cluster[v])
+        own = node_weight[v] if sized else 1
+        best, best_mass = mine, np.int64(-1)
+        best_hash = np.uint64(0)
+        for j in range(used):
+            at = slots[j]
+            c, m = np.int64(keys[at]), mass[at]
+            keys[at] = -1
+            mass[at] = 0
+            if m < best_mass or (c != mine and weight[c] + own > most):
+                continue
+            rank = mix(c, salt)
+            if m > best_mass or rank < best_hash:
+                best, best_mass, best_hash = c, m, rank
+        wanted[v - low] = best
+
+
+@njit
+def commit_clusters(wanted: Any, first: int, node_weight: Any, most: int, pin: bool, cluster: Any, weight: Any) -> int:
+    """Take the proposals of nodes ``first...`` in node order, where there is room; how many moved.
+
+    With ``pin``, a node whose cluster bears its own number stays once another node has joined it: two nodes that want each
+    other's cluster would otherwise change places forever.
+    """
+    sized = node_weight.size > 0
+    moved = 0
+    for i in range(wanted.size):
+        v = first + i
+        mine, c = cluster[v], wanted[i]
+        own = node_weight[v] if sized else 1
+        if c == mine or weight[c] + own > most or (pin and mine == v and weight[mine] > own):
+            continue
+        weight[mine] -= own
+        weight[c] += own
+        cluster[v] = c
+        moved += 1
+    return moved
+
+
+@njit
+def favourites(
+    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, salt: Any,
+    low: int, high: int, out: Any,
+) -> None:  # fmt: skip
+    """For each node of ``low..high-1`` alone in its cluster, a neighbour's cluster that it is tied to most, full or not.
+
+    ``out`` int32 ``[high - low]``; ``-1`` for nodes that are not alone. Looks at the heaviest edge only, the first of equals
+    by the hash of the neighbour's cluster: a sum over clusters would be the same for the leaves that this is meant for.
+    """
+    weighted, sized, guided = edge_weight.size > 0, node_weight.size > 0, guide.size > 0
+    for v in range(low, high):
+        out[v - low] = -1
+        own = node_weight[v] if sized else 1
+        if weight[cluster[v]] != own:
+            continue
+        best_mass, best_hash = np.int64(-1), np.uint64(0)
+        for e in range(indptr[v], min(indptr[v + 1], indptr[v] + LOOK)):
+            m = np.int64(edge_weight[e]) if weighted else np.int64(1)
+            c = cluster[indices[e]]
+            if m >= best_mass and c != cluster[v] and not (guided and guide[indices[e]] != guide[v]):
+                rank = mix(c, salt)
+                if m > best_mass or rank < best_hash:
+                    best_mass, best_hash = m, rank
+                    out[v - low] = c
+
+
+@njit
+def join_pairs(favourite: Any, node_weight: Any, most: int, cluster: Any, weight: Any) -> int:
+    """Put lonely nodes with the same favourite together (two-hop clusters: the leaves of a full hub); how many joined.
+
+    In node order: the first opens a cluster, its own; the next ones join it while there is room, then open another.
+    """
+    sized = node_weight.size > 0
+    opened = np.full(cluster.size, -1, dtype=np.int32)
+    joined = 0
+    for v in range(cluster.size):
+        f = favourite[v]
+        own = node_weight[v] if sized else 1
+        if f < 0 or weight[cluster[v]] != own:
+            continue
+        c = opened[f]
+        if c >= 0 and weight[c] + own <= most:
+            weight[cluster[v]] -= own
+            weight[c] += own
+            cluster[v] = c
+            joined += 1
+        else:
+            opened[f] = cluster[v]
+    return joined
+
+
+@njit
+def group(cluster: Any, start: Any, order: Any) -> None:
+    """Nodes by cluster, ascending within each: ``order`` int32 ``[n]``; ``start`` int64 ``[clusters + 1]``, zeros before."""
+    for v in range(cluster.size):
+        start[cluster[v] + 1] += 1
+    for c in range(start.size - 1):
+        start[c + 1] += start[c]
+    cursor = start[:-1].copy()
+    for v in range(cluster.size):
+        order[cursor[cluster[v]]] = v
+        cursor[cluster[v]] += 1
+
+
+@njit
+def contract(
+    indptr: Any, indices: Any, edge_weight: Any, cluster: Any, order: Any, start: Any, low: int, high: int,
+    out_index: Any, out_weight: Any, degree: Any,
+) -> int:  # fmt: skip
+    """Rows ``low..high-1`` of the contracted graph: neighbouring clusters and summed edge weights, in the order they are met.
+
+    ``out_index`` int32 and ``out_weight`` have room for every entry of the block; ``degree`` int64 ``[high - low]``. Returns
+    the entries written.
+    """
+    weighted = edge_weight.size > 0
+    position = np.zeros(start.size, dtype=np.int32)  # where a cluster stands in the row at hand; checked, so never cleared
+    at = 0
+    for row in range(low, high):
+        begin = at
+        for i in range(start[row], start[row + 1]):
+            v = order[i]
+            for e in range(indptr[v], indptr[v + 1]):
+                c = cluster[indices[e]]
+                if c == row:
+                    continue
+                w = edge_weight[e] if weighted else 1
+                p = begin + position[c]
+                if p < at and out_index[p] == c:
+                    out_weight[p] += w
+                else:
+                    position[c] = at - begin
+                    out_index[at] = c
+                    out_weight[at] = w
+                    at += 1
+        degree[row - low] = at - begin
+    return at
