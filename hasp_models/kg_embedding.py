@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from blake3 import blake3
 from torch import Tensor
 
-from hasp.errors import HaspError
+from hasp.errors import CorruptPart, HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
+from hasp.store.disk import Disk
+from hasp.store.framing import chunks
+from hasp_models.checkpoint import read_json, write_json
 from hasp_models.triples import Triples, batches
 
 __all__ = ["KGEmbedding", "KGMethod", "Ranking", "filtered_ranking"]
 
 KGMethod = Literal["transe", "distmult", "complex", "rotate"]
-_FILE, _META = "kg.safetensors", "kg.json"
+_META, _VERSION = "kg.json", 2
+_NAME = re.compile(r"kg-[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -75,37 +80,62 @@ class KGEmbedding:
         """Scores of every node as the head, float32 ``[B, n]``."""
         return self._against(self._head_query(relation, tail), self.nodes.double()).float()
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``kg.safetensors`` and ``kg.json`` into a folder, which is made if need be."""
-        from safetensors.torch import save_file
+    def save(self, folder: str | Path, disk: Disk | None = None) -> None:
+        """Write into a folder, which is made if need be: the vectors, and then ``kg.json``, which names them and their hash.
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"nodes": self.nodes.contiguous(), "relations": self.relations.contiguous()}, folder / _FILE)
+        Whatever is interrupted, the folder holds the older vectors or the newer ones, whole.
+
+        Raises:
+            HaspError: the system refused an operation.
+        """
+        folder, disk = Path(folder), disk or Disk()
+        data = b"".join(bytes(c) for c in chunks({"nodes": self.nodes.contiguous(), "relations": self.relations.contiguous()}))
+        name = f"kg-{blake3(data).hexdigest()[:16]}.safetensors"
+        disk.make_folder(folder)
+        size, digest = disk.put(folder / name, [data])
         meta = {
-            "format_version": 1,
+            "format_version": _VERSION,
             "method": self.method,
             "p": self.p,
+            "file": {"name": name, "bytes": size, "blake3": digest},
             "offsets": {t: list(span) for t, span in self.offsets.items()},
             "relations": [edge_name(e) for e in self.relation_types],
         }
-        (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / _META, meta, disk)
+        for other in disk.list(folder):
+            if _NAME.fullmatch(other) and other != name:
+                disk.discard(folder / other)
 
     @classmethod
-    def load(cls, folder: str | Path) -> KGEmbedding:
-        """Read what :meth:`save` wrote. Raises :class:`HaspError` where a file is missing or of another version."""
-        from safetensors.torch import load_file
+    def load(cls, folder: str | Path, disk: Disk | None = None) -> KGEmbedding:
+        """Read what :meth:`save` wrote.
 
-        folder = Path(folder)
-        if not (folder / _META).exists() or not (folder / _FILE).exists():
-            raise HaspError(f"{folder} holds {_META} and {_FILE}, found not both; run `hasp-models pretrain` into it")
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        if meta.get("format_version") != 1:
-            raise HaspError(f"{folder}: format_version 1 is read here, got {meta.get('format_version')}; pretrain again")
-        tensors = load_file(folder / _FILE)
-        offsets = {t: (int(a), int(b)) for t, (a, b) in meta["offsets"].items()}
-        names = [parse_edge_name(r) for r in meta["relations"]]
-        return cls(meta["method"], tensors["nodes"], tensors["relations"], offsets, names, int(meta["p"]))
+        Raises:
+            HaspError: nothing finished is there, or it is of another version.
+            CorruptPart: a file is not what was written.
+        """
+        folder, disk = Path(folder), disk or Disk()
+        if _META not in disk.list(folder):
+            raise HaspError(f"{folder} holds no finished vectors ({_META} is missing); run `hasp-models pretrain` into it")
+        meta = read_json(folder / _META, disk)
+        if meta.get("format_version") != _VERSION:
+            raise HaspError(
+                f"{folder}: format_version {_VERSION} is read here, got {meta.get('format_version')}; pretrain again"
+            )
+        try:
+            name, size, digest = (meta["file"][key] for key in ("name", "bytes", "blake3"))
+            offsets = {str(t): (int(a), int(b)) for t, (a, b) in meta["offsets"].items()}
+            types = [parse_edge_name(r) for r in meta["relations"]]
+            method, p = meta["method"], int(meta["p"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptPart(f"{folder / _META} is not what was written ({error}); pretrain again") from error
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise CorruptPart(f"{folder / _META} names the file {name!r}, which is none of its own; pretrain again")
+        path = folder / name
+        if disk.size(path) != size or disk.hash(path) != digest:
+            raise CorruptPart(f"{path} is not the file that was written; pretrain again")
+        tensors = disk.map(path)
+        return cls(method, tensors["nodes"].clone(), tensors["relations"].clone(), offsets, types, p)
 
     def _against(self, query: Tensor, nodes: Tensor) -> Tensor:
         """Queries ``[B, d]`` against nodes ``[n, d]`` or, one each, ``[B, 1, d]``."""

@@ -71,7 +71,9 @@ def test_a_run_that_is_repeated_is_done_and_one_with_more_epochs_goes_on(work: P
     first = good(*options, 1)
     again, more = good(*options, 1), good(*options, 2)
     assert first["history"] == again["history"] == more["history"][:1] and more["epochs"] == 2
-    assert {"log.jsonl", "log.csv", "run.json", "model.safetensors", "checkpoint"} == {p.name for p in tmp_path.iterdir()}
+    assert {"log.jsonl", "log.csv", "metrics.json", "run.json", "model.safetensors", "checkpoint"} == {
+        p.name for p in tmp_path.iterdir()
+    }
 
 
 def test_similar_explains(work: Path) -> None:
@@ -138,7 +140,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(work: Path, tmp_path: Path) 
     assert "score is cosine, dot or l2" in bad("similar", work / "emb", "title 5", "--score", "manhattan")
     assert "objective is 'infonce' or 'paper'" in bad(*train, "--objective", "hinge")
     assert "the link type is one of ['title__co_engaged__title']" in bad(*train, "--eel", "a__b__c")
-    assert "found not both" in bad(*train, "--concepts", work / "run")
+    assert "holds no finished vectors" in bad(*train, "--concepts", work / "run")
     assert "patience" in bad(*train, "--patience", 2)
     assert "another model" in bad("train", work / "parts", "--out", work / "run", "--dim", 16)
     HASPData(open_source("synthetic:300"), num_parts=2, root=tmp_path / "other", reverse=True, log=False)
