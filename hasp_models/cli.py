@@ -194,6 +194,31 @@ def evaluate(
             show(f"{group or 'all':8s} {main.queries:7d}  {main.mean:.4f} [{main.low:.4f}, {main.high:.4f}]  {rest}")
 
 
+@app.command()
+@command
+def reproduce(
+    what: Annotated[str, typer.Argument(help="table1, fig5, fig6, fig7, fig8 or all")],
+    data: Annotated[Path, typer.Option(help="catalogue folder, named books or movies")],
+    out: Annotated[Path, typer.Option(help="results folder; an unfinished run in it is continued")],
+    quick: Annotated[bool, typer.Option("--quick", help="few epochs and queries, 1 seed, 1 split, 2 trials")] = False,
+    seeds: Annotated[int | None, typer.Option(help="training seeds per split [5]", min=1)] = None,
+    splits: Annotated[int | None, typer.Option(help="splits of the users [3]", min=1)] = None,
+    trials: Annotated[int | None, typer.Option(help="trials of each method's search [20]", min=1)] = None,
+    methods: Annotated[str | None, typer.Option(help="names, separated by commas [all]")] = None,
+    json: Json = False,
+) -> None:
+    """Table 1 and Figures 5 to 8 of the paper on public data: tables, plots, and a row per number."""
+    from hasp_models.experiments.reproduce import reproduce_folder, table_of
+
+    sizes = {"quick": quick, "seeds": seeds, "splits": splits, "trials": trials}
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    rows = reproduce_folder(what, data, out, methods=names, **sizes)
+    if json:
+        show_json(rows)
+    else:
+        show(table_of(out, what).rstrip())
+
+
 @contextlib.contextmanager
 def _process_group() -> Iterator[None]:
     """The process group of torchrun, where that started us."""
