@@ -22,7 +22,7 @@ from typing import Any
 from bench.measure import CLOCK
 from bench.table import Table
 
-__all__ = ["BENCHES", "machine", "main", "write_tables"]
+__all__ = ["BENCHES", "in_words", "machine", "main", "remember", "write_tables"]
 
 HERE = Path(__file__).parent
 BENCHES = ("materialise", "csr", "loader", "pipeline", "relation_attention", "demo")
@@ -32,17 +32,22 @@ PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-ge
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: ``python -m bench [NAME ...] [--size full] [--no-readme]``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["billion"]:  # by hand, with options of its own: it takes an hour and the disk
+        from bench import billion
+
+        return billion.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure HASP beside its peers and its floors.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
     parser.add_argument("--size", default="full", help="small (seconds), full (minutes), large (csr only: 30 million EELs)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the history")
     parser.add_argument("--no-readme", action="store_true", help="leave the READMEs as they are; so does any size but full")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     unknown = sorted(set(given.names) - set(BENCHES))
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
     where = machine()
-    print(_in_words(where))
+    print(in_words(where))
     for name in given.names or BENCHES:
         module = importlib.import_module(f"bench.{name}")
         if given.size not in module.SIZES:
@@ -50,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         tables: list[Table] = module.run(given.size)
         for table in tables:
-            table.notes.append(_in_words(where))
+            table.notes.append(in_words(where))
             print("\n" + table.markdown())
-            _remember(given.results, table, given.size, where)
+            remember(given.results, table, given.size, where)
         if given.size == "full" and not given.no_readme:
             for path in README_FILES:
                 write_tables(path, {table.name: table.markdown() for table in tables})
@@ -93,7 +98,8 @@ def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> None:
+def remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> None:
+    """Append a table to its history."""
     folder.mkdir(parents=True, exist_ok=True)
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     entry = {"when": when, "size": size, "machine": where, "title": table.title, "rows": table.rows, "notes": table.notes}
@@ -101,7 +107,8 @@ def _remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> N
         file.write(json.dumps(entry) + "\n")
 
 
-def _in_words(where: dict[str, Any]) -> str:
+def in_words(where: dict[str, Any]) -> str:
+    """The machine in one sentence, for a table's notes."""
     packages = ", ".join(f"{k} {v}" for k, v in where["packages"].items())
     memory = f"{where['memory_bytes'] / 2**30:.0f} GiB" if where["memory_bytes"] else "unknown memory"
     clock = "CPU seconds, summed over threads (others were using the machine). " if where["clock"] == "cpu" else ""
