@@ -4,6 +4,9 @@
 
 The degrees are those of the WHOLE graph. A concept is copied into every part with the edges of that part only: with the
 degrees of the part its weight for an entity would differ from part to part, and from inference, by the root of their number.
+With those of the whole graph alone, though, it hears the fewer the smaller the part: on the books in 8 parts that cost more
+(MAP@10 .178 against .188 on Co-Sim, .556 against .594 on series) than it gained. So what is heard is scaled up to the edges
+that are not in the batch, supervised links among them (.186 and .592), and training and inference agree in expectation.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class GCN(GraphModel):
             ``None``: the degrees of each batch, as a plain GCN would. A node attribute ``full_degree`` of the batch goes
             before both (:func:`with_degrees`, for a graph that is not that of training; :func:`embed` sees to it).
         rescale: multiply what a node hears in a batch by its edges in the whole graph over its edges in the batch, so that
-            a concept that hears a part of its entities hears as much as at inference. Needs ``degrees``.
+            a concept that hears a part of its entities hears as much as at inference.
         **options: see :class:`GraphModel`.
     """
 
@@ -65,15 +68,13 @@ class GCN(GraphModel):
         layers: int = 2,
         *,
         degrees: Mapping[str, Tensor] | None = None,
-        rescale: bool = False,
+        rescale: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(metadata, in_channels, dim, **options)
         check_layers(layers, 1, dim)
         if degrees is not None and set(degrees) != set(self.node_types):
             raise HaspError(f"degrees has every node type of {self.node_types}, got {list(degrees)}; see full_degrees")
-        if rescale and degrees is None:
-            raise HaspError("rescale=True compares a batch with the whole graph, so give degrees=")
         self.rescale = rescale
         # Parameters, as the fixed tables of the inputs: they travel with the weights, and no optimizer sees them.
         self.degrees = nn.ParameterDict(

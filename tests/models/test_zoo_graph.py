@@ -367,9 +367,9 @@ def test_training_over_parts_lowers_the_loss(kind: type[Any]) -> None:
     torch.manual_seed(0)
     model = kind.from_data(parts, dim=8, layers=2, normalize=True)
     loader = HASPLoader(parts, seed=1, shuffle=True, parts_per_step=2, edge_label_index=EEL, disjoint_train_ratio=0.5)
-    run = fit(model, loader, InfoNCE(EEL, temperature=0.2), epochs=25, lr=0.02, progress=False)
+    run = fit(model, loader, InfoNCE(EEL, temperature=0.2), epochs=15, lr=0.03, progress=False)
     losses = [row["loss"] for row in run.history]
-    assert run.step == 25 and losses[-1] < losses[0] - 0.2
+    assert run.step == 15 and losses[-1] < losses[0] - 0.2
 
 
 def test_degrees_are_those_of_the_whole_graph_however_it_is_cut() -> None:
@@ -387,7 +387,7 @@ def test_degrees_are_those_of_the_whole_graph_however_it_is_cut() -> None:
 def test_a_part_does_not_shift_the_weights_of_gcn() -> None:
     data = graph(0, titles=30, genres=4, authors=3, most=90)
     parts = HASPData(data, Schema(entity="title", eel=[EEL]), num_parts=3, log=False)
-    model, plain = GCN.from_data(parts, dim=4), GCN.from_data(parts, dim=4, degrees=None)
+    model, plain = GCN.from_data(parts, dim=4, rescale=False), GCN.from_data(parts, dim=4, degrees=None)
     whole = model.edges(data)
 
     def weights(edges: Any, names: list[tuple[str, int]]) -> dict[Any, float]:
@@ -406,7 +406,7 @@ def test_a_part_does_not_shift_the_weights_of_gcn() -> None:
 
 def test_gcn_rescales_what_a_part_hears() -> None:
     parts = small_parts()
-    model = GCN.from_data(parts, dim=4, rescale=True)
+    model = GCN.from_data(parts, dim=4)
     batch = next(b for b in HASPLoader(parts) if b["title"].num_nodes == 3)
     edges, degree = model.edges(batch), full_degrees(parts)
     sums = torch.zeros(edges.csr.num_dst).index_add(0, edges.csr.row, edges.weight)
@@ -484,5 +484,3 @@ def test_bad_settings_of_one_model() -> None:
             model_of(kind, data, heads=3)
     with pytest.raises(HaspError, match="every node type"):
         model_of(GCN, data, degrees={"title": torch.ones(9)})
-    with pytest.raises(HaspError, match="give degrees"):
-        model_of(GCN, data, rescale=True)
