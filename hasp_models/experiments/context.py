@@ -32,9 +32,9 @@ class Size:
         seeds: training seeds per split.
         splits: of the users.
         trials: of each method's search.
-        quick: fewer epochs, and at most ``most`` queries per truth.
+        quick: fewer epochs and queries.
         samples: bootstrap samples.
-        most: queries per test truth in a quick run.
+        most: queries per test truth in a quick run; half as many per validation truth.
     """
 
     seeds: int = 5
@@ -79,7 +79,10 @@ class Context:
         if self._benchmark is None or self._benchmark[0] != split:
             found = self.source(split)
             if self.size.quick:
-                found = replace(found, test={k: sampled(t, self.size.most, split) for k, t in found.test.items()})
+                most = self.size.most
+                test = {k: sampled(t, most, split) for k, t in found.test.items()}
+                validation = {k: sampled(t, most // 2, split) for k, t in found.validation.items()}
+                found = replace(found, test=test, validation=validation)
             self._benchmark = (split, found)
         return self._benchmark[1]
 
@@ -149,7 +152,8 @@ class Experiment:
         names = [m.name for m in methods if self.methods is None or m.name in self.methods]
         missing = [n for n in self.needs if n not in names]
         if missing:
-            raise HaspError(f"{self.name} needs the method {missing[0]!r}, got --methods {' '.join(names)}; add it")
+            given = ",".join(m.name for m in methods)
+            raise HaspError(f"{self.name} needs the method {missing[0]!r}, got --methods {given}; add it")
         return names
 
 
