@@ -8,6 +8,7 @@ source: PureSVD of the graph users' engagements, for entities with users enough.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,9 @@ from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.neighbors import top_k
 from hasp_models.objectives import LossTerm
 from hasp_models.semantic_gnn import n_id_of
+from hasp_models.zoo.gat import HeteroGAT
 
-__all__ = ["Given", "GivenSimilarity", "given_vectors"]
+__all__ = ["Given", "GivenSimilarity", "given_vectors", "netflix_baseline"]
 
 TARGETS = ("vectors", "pairs")
 
@@ -37,6 +39,23 @@ class Given(NamedTuple):
 
     vectors: Tensor
     known: Tensor
+
+
+def netflix_baseline(
+    parts: Any, given: Given, dim: int = 64, layers: int = 2, *, objective: Mapping[str, Any] | None = None, **options: Any
+) -> tuple[HeteroGAT, GivenSimilarity]:
+    """Model and objective of the baseline, for :func:`hasp_models.train.fit`.
+
+    Args:
+        parts: a :class:`hasp.HASPData`.
+        given: see :func:`given_vectors`; of width ``dim`` unless the objective compares pairs.
+        dim: see :class:`hasp_models.zoo.gat.HeteroGAT`.
+        layers: likewise.
+        objective: options of :class:`GivenSimilarity`.
+        **options: of ``HeteroGAT.from_data``.
+    """
+    model = HeteroGAT.from_data(parts, dim, layers, **options)
+    return model, GivenSimilarity(parts.roles.entity[0], *given, **(objective or {}))
 
 
 def given_vectors(benchmark: Benchmark, dim: int = 64, min_users: int = 20) -> Given:
@@ -83,6 +102,9 @@ class GivenSimilarity:
 
     with p drawn from i's ``neighbors`` nearest given vectors that are in the batch (an i without one is left out), and
     negatives drawn uniformly from the other entities of the batch with a given vector.
+
+    The literal reading is the default, and the better baseline on the books: MAP@10 .157 against .104 on Co-Sim and .488
+    against .316 on series, after 20 epochs each.
 
     The sum of a batch is that of its l_i, its weight their number. A loader without supervised edges does: every link may
     carry messages, since no link is asked for.

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric import nn as pyg
 from torch_geometric.data import HeteroData
 from train_graphs import EEL, small_loader, small_parts
@@ -345,6 +346,32 @@ def test_parts_without_links_and_types_without_nodes(kind: type[Any]) -> None:
     assert 0 in sizes and 1 in sizes
     none = graph(0, titles=0, genres=0, authors=0)
     assert {t: tuple(v.shape) for t, v in model_of(kind, none)(none).items()} == dict.fromkeys(NODES, (0, 4))
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the most numbers that any dense tensor of floats held."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(t, Tensor) and t.layout == torch.strided and t.is_floating_point():
+                self.most = max(self.most, t.numel())
+        return out
+
+
+@ALL
+def test_nothing_is_as_large_as_a_vector_per_edge(kind: type[Any]) -> None:
+    data = graph(0, titles=200, genres=20, authors=10, most=2)
+    data[EEL].edge_index = torch.randint(200, (2, 20_000), generator=torch.Generator().manual_seed(0))
+    data[TYPES[1]].edge_index = torch.stack([torch.arange(2000) % 200, torch.arange(2000) % 20])
+    data[TYPES[2]].edge_index = data[TYPES[1]].edge_index.flip(0)
+    model = model_of(kind, data, dim=16, layers=2)
+    with Largest() as seen:  # type: ignore[no-untyped-call]
+        model(data)["title"].square().sum().backward()
+    # A number per edge and for each place of a sorted list; kqv of HGT is 200 x 48.
+    assert 16 * 200 <= seen.most <= 2 * 22_000
 
 
 def planted() -> HASPData:
