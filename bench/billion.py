@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 ENTITY, EEL = "title", ("title", "co_engaged", "title")
 _ROWS = 1 << 20  # of a row group
 _FILE = 16  # row groups of a file
+_COMMUNITY = 1000  # entities: four of five EELs stay within one
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _edges(size: Sizes, folder: Path, number: int, to: str, count: int, low: int
             rows = min(_ROWS, high - first)
             source = (rng.random(rows) ** 1.5 * size.entities).astype(np.int64)  # some have more links than others
             if to == ENTITY:
-                own = source - source % 1000 + (rng.random(rows) ** 1.5 * 1000).astype(np.int64)  # of the same community
+                own = source - source % _COMMUNITY + (rng.random(rows) ** 1.5 * _COMMUNITY).astype(np.int64)
                 any_ = (rng.random(rows) * size.entities).astype(np.int64)
                 other = np.where(rng.random(rows) < 0.8, np.minimum(own, size.entities - 1), any_)
                 ends = [_ids(size, _shuffled(size, e)) for e in (source, other)]
@@ -212,7 +213,7 @@ def train(root: str, parts: int) -> dict[str, Any]:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return {"losses": losses, "edges": edges}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hasp.graph import Graph
 from hasp.memory import available_bytes
+from hasp.parallel import run
 from hasp.part import id_dtype
 from hasp.rng import hash64
 from hasp.schema import EdgeType, Roles
@@ -34,7 +35,7 @@ __all__ = [
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
 _OWNER = 4  # owner_part of an entity, int32
-_STEP = 1 << 22  # edges looked at in one go
+_STEP = 1 << 18  # edges looked at in one go
 
 
 def batch_bytes(graph: Graph, roles: Roles, nodes: Mapping[str, float], edges: Mapping[EdgeType, float]) -> int:
@@ -64,13 +65,19 @@ def num_links(graph: Graph, edge_type: EdgeType) -> int:
     src, dst = graph.edges[edge_type]
     if edge_type[0] != edge_type[2] or src.numel() % 2:
         return src.numel()
-    there = back = 0
     key = np.uint64(0)
-    for low in range(0, src.numel(), _STEP):
-        a, b = (hash64(key, t[low : low + _STEP].numpy()) for t in (src, dst))
-        there += int(hash64(key, a ^ (b << np.uint64(1))).sum(dtype=np.uint64))
-        back += int(hash64(key, b ^ (a << np.uint64(1))).sum(dtype=np.uint64))
-    return src.numel() // 2 if there % 2**64 == back % 2**64 else src.numel()
+
+    narrow = graph.num_nodes[edge_type[0]] <= 2**32  # then a pair of ids is one number as it is
+
+    def sums(low: int) -> tuple[int, int]:
+        ends = [t[low : low + _STEP].numpy() for t in (src, dst)]
+        a, b = (e.astype(np.uint64) if narrow else hash64(key, e) for e in ends)
+        there, back = (hash64(key, (x << np.uint64(32)) ^ y) for x, y in ((a, b), (b, a)))
+        return int(there.sum(dtype=np.uint64)), int(back.sum(dtype=np.uint64))
+
+    found = run(sums, range(0, src.numel(), _STEP))
+    there, back = (sum(pair[i] for pair in found) % 2**64 for i in (0, 1))
+    return src.numel() // 2 if there == back else src.numel()
 
 
 def input_bytes(graph: Graph) -> int:

@@ -17,6 +17,8 @@ __all__ = ["Bad", "IdMap", "sorted_unique"]
 
 Array = npt.NDArray[Any]
 
+_MANY = 1 << 16  # ids from which a hash table pays
+
 
 def sorted_unique(values: Array) -> Array:
     """``np.unique`` by sorting. NumPy 2.4 hashes whole numbers instead: 80 times slower for a million here."""
@@ -43,11 +45,27 @@ class IdMap:
         self.ids, self.where, self.node_type, self.typed = ids, where, node_type, typed
         self.is_range = ids.dtype.kind == "i" and bool(np.array_equal(ids, np.arange(len(ids))))
         self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        if not self.is_range:
+        self._slots: npt.NDArray[np.int32] | None = None
+        if not self.is_range and not self._hash():
             self._sort()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _hash(self) -> bool:
+        """Make the hash table, for many whole numbers; not for few, whose sorting is faster than loading a kernel."""
+        if self.ids.dtype.kind != "i" or not _MANY <= len(self.ids) <= np.iinfo(np.int32).max:
+            return False
+        from hasp.kernels.ids import fill_slots
+
+        low, high = int(self.ids.min()), int(self.ids.max())
+        if high - low < 8 * len(self.ids):  # dense: see _table
+            return False
+        self.ids = self.ids.astype(np.int64, copy=False)
+        slots = np.full(1 << (2 * len(self.ids)).bit_length(), -1, np.int32)
+        if fill_slots(self.ids, slots):
+            self._slots = slots
+        return self._slots is not None
 
     def _sort(self) -> None:
         self._order = np.argsort(self.ids, kind="stable")
@@ -132,6 +150,12 @@ class IdMap:
             if values.min() >= 0 and values.max() < len(self.ids):
                 return values, None
             return values, (values >= 0) & (values < len(self.ids))
+        if self._slots is not None:
+            from hasp.kernels.ids import find_slots
+
+            places = np.empty(len(values), np.int64)
+            missing = find_slots(values.astype(np.int64, copy=False), self.ids, self._slots, places)
+            return places, places >= 0 if missing else None
         if self.ids.dtype.kind == "i" and self._table is not None:
             low, table = self._table
             inside = (values >= low) & (values <= low + len(table) - 1)

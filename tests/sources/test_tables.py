@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from naive import ids as naive
 
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
@@ -322,3 +323,33 @@ def test_writing_refuses_full_folders_and_unknown_formats(tmp_path: Path) -> Non
     write_tables(graph, tmp_path)
     with pytest.raises(HaspError, match="already holds files"):
         write_tables(graph, tmp_path)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=40), st.lists(st.integers(-3, 3)))
+def test_a_hash_table_finds_what_a_dict_finds(ids: list[int], near: list[int]) -> None:
+    from hasp.kernels.ids import fill_slots, find_slots
+
+    array = np.array(ids, np.int64)
+    asked = np.array([*ids[::-1], *ids[:2], *near], np.int64)
+    slots = np.full(1 << (len(ids)).bit_length(), -1, np.int32)  # nearly full: every search goes far
+    mine, theirs = np.empty((2, len(asked)), np.int64)
+    assert fill_slots(array, slots) is naive.fill_slots(array, None) is True
+    assert find_slots(asked, array, slots, mine) == naive.find_slots(asked, array, None, theirs)
+    assert mine.tolist() == theirs.tolist()
+    twice = np.append(array, array[0])
+    assert fill_slots(twice, np.full(128, -1, np.int32)) is naive.fill_slots(twice, None) is False
+
+
+def test_many_ids_are_hashed_and_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(-(2**62), 2**62, 500)
+    few = IdMap(array, "nodes", "user")
+    monkeypatch.setattr("hasp.sources.ids._MANY", 2)
+    many = IdMap(array, "nodes", "user")
+    assert few._slots is None and many._slots is not None
+    assert few.find(array[::-1].copy(), "edges").equal(many.find(array[::-1].copy(), "edges"))
+    for ids in (few, many):
+        with pytest.raises(InvalidGraph, match=r"2 of 3 do not \(row 1: 5, row 2: 6\)"):
+            ids.find(np.array([array[3], 5, 6]), "edges")
+    array[7] = array[3]
+    with pytest.raises(InvalidGraph, match=rf"'user' has its own id, got {array[3]} in rows 3 and 7; remove the copies"):
+        IdMap(array, "nodes", "user")
