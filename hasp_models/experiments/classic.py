@@ -33,7 +33,7 @@ def trained(name: str, group: Group, form: Callable[..., Scorer], space: dict[st
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return Fitted(form(benchmark, seed=seed, **settings), epochs=int(settings["epochs"]))
 
-    return Method(name, group, run, space, defaults, quick={"epochs": 4})
+    return Method(name, group, run, space, defaults, quick={"epochs": 3})
 
 
 def blend_of(first: Callable[[Benchmark], Scorer]) -> Callable[..., Scorer]:

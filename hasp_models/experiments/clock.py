@@ -14,6 +14,8 @@ from hasp_models.experiments.methods import METHODS
 
 __all__ = ["Clock", "probe", "words"]
 
+_FEW = 5  # epochs
+
 
 class Clock:
     """Counts what is left, and says so.
@@ -61,7 +63,8 @@ class Clock:
         if self.say is None:
             return
         size = self.context.size
-        counts = f"{len(self.methods)} methods, {size.splits} splits, {size.seeds} seeds, {size.trials} trials"
+        numbers = (len(self.methods), "method"), (size.splits, "split"), (size.seeds, "seed"), (size.trials, "trial")
+        counts = ", ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in numbers)
         what = f"{', '.join(self.names)}: {counts}"
         if not self.total:
             self.say(f"{what}; nothing is left to run")
@@ -90,7 +93,7 @@ class Clock:
 
 
 def probe(context: Context, method: Method) -> float:
-    """Seconds of one fit and its judgement, from a short one: of two numbers of epochs, carried on to the full number.
+    """Seconds of one fit and its judgement, from a short one: of one epoch where there are few, else of 1 and of 3.
 
     An upper bound where training may end early.
     """
@@ -99,13 +102,11 @@ def probe(context: Context, method: Method) -> float:
     epochs = int(settings.get("epochs", 0))
     begin = time.perf_counter()
     try:
-        if epochs <= 3:
-            fitted = method.run(benchmark, settings, 0, True)
-            fit = time.perf_counter() - begin
-        else:
-            method.run(benchmark, _short(settings, 1), 0, True)
-            one = time.perf_counter() - begin
-            fitted = method.run(benchmark, _short(settings, 3), 0, True)
+        fitted = method.run(benchmark, _short(settings, 1) if epochs else settings, 0, True)
+        one = time.perf_counter() - begin
+        fit = one * max(1, epochs)
+        if epochs > _FEW:  # making parts and models is not repeated every epoch
+            method.run(benchmark, _short(settings, 3), 0, True)
             three = time.perf_counter() - begin - one
             fit = three + max(0.0, three - one) / 2 * (epochs - 3)
     except HaspError:

@@ -238,10 +238,10 @@ def test_the_command_says_what_it_will_do_and_prints_rows(tmp_path: Path, monkey
     rows = json.loads(result.stdout)
     assert {row["method"] for row in rows} == {"popularity", "cosine", "tf_idf", "sage"}
     lines = result.stderr.splitlines()
-    assert lines[0] == "table1: 4 methods, 1 splits, 1 seeds, 2 trials; measuring the speed of 4 methods"
+    assert lines[0] == "table1: 4 methods, 1 split, 1 seed, 2 trials; measuring the speed of 4 methods"
     assert "; 5 trials and 4 fits are left, about " in lines[1] and "0 left" in lines[-1] and len(lines) == 11
     again = CliRunner().invoke(app, [*arguments, "--methods", "cosine,tf_idf,sage"])
     assert again.exit_code == 0 and again.stderr.splitlines() == [
-        "table1: 4 methods, 1 splits, 1 seeds, 2 trials; nothing is left to run"
+        "table1: 4 methods, 1 split, 1 seed, 2 trials; nothing is left to run"
     ]
     assert again.stdout.startswith("# Table 1: made-up")
