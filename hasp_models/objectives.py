@@ -126,28 +126,44 @@ class InfoNCE:
     def _masked(self, batch: Any, every: Tensor, pairs: Tensor) -> Tensor:
         """Bool ``[P, P]``: the end ``i`` of a pair and the partner ``j`` of another are linked, or are one node."""
         source_type, _, destination_type = self.edge_type
-        width = max(int(batch[destination_type].num_nodes), 1)
-        keys = [every[0] * width + every[1]]
+        # A table over the nodes that occur, filled link by link: a search per cell takes longer than the model does.
+        (row, i), (column, j) = (
+            _places(ends, int(batch[t].num_nodes)) for ends, t in zip(pairs, (source_type, destination_type), strict=True)
+        )
+        table = torch.zeros(int(row.max()) + 1, int(column.max()) + 1, dtype=torch.bool, device=pairs.device)
+
+        def mark(a: Tensor, b: Tensor) -> None:
+            r, c = row[a], column[b]
+            both = (r >= 0) & (c >= 0)
+            table[r[both], c[both]] = True
+
+        mark(every[0], every[1])
         if source_type == destination_type:
-            keys.append(every[1] * width + every[0])
+            mark(every[1], every[0])
+            node = torch.arange(row.numel(), device=row.device)
+            mark(node, node)
         for edge_type in self.known:
             if edge_type not in batch.edge_types:
                 continue
             a, b = batch[edge_type].edge_index.long()
             if edge_type[0] == source_type and edge_type[2] == destination_type:
-                keys.append(a * width + b)
+                mark(a, b)
             if edge_type[2] == source_type and edge_type[0] == destination_type:
-                keys.append(b * width + a)
-        known = torch.cat(keys)
-        asked = pairs[0][:, None] * width + pairs[1][None, :]
-        masked = torch.isin(asked, known)
-        if source_type == destination_type:
-            masked |= pairs[0][:, None] == pairs[1][None, :]
+                mark(b, a)
+        masked = table.index_select(0, i).index_select(1, j)
         masked.fill_diagonal_(False)  # the answer itself
         return masked
 
     def __repr__(self) -> str:
         return f"InfoNCE({self.edge_type}, temperature={self.temperature}, max_pairs={self.max_pairs})"
+
+
+def _places(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Number the nodes that occur: node -> its number or -1, int64 ``[count]``; and the number of each end, ``[P]``."""
+    nodes, inverse = torch.unique(ends, return_inverse=True)
+    place = ends.new_full((count,), -1)
+    place[nodes] = torch.arange(nodes.numel(), device=ends.device)
+    return place, inverse
 
 
 def _full(x: Tensor) -> Tensor:
