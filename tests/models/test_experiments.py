@@ -25,7 +25,7 @@ from hasp_models.cli import app
 from hasp_models.experiments.methods import METHODS
 from hasp_models.experiments.reproduce import EXPERIMENTS, reproduce
 
-SIZE: dict[str, Any] = {"quick": True, "seeds": 2, "splits": 2, "samples": 200, "rule": data.RULE, "quiet": True}
+SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, "rule": data.RULE, "quiet": True}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +42,7 @@ def tiny() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("experiments") / "out"
-    return out, reproduce("all", data.source, out, **{**SIZE, "seeds": 1})
+    return out, reproduce("all", data.source, out, **SIZE)
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -131,7 +131,7 @@ def test_a_repeated_run_fits_nothing_and_gives_the_same_rows(everything: Any, mo
     before = files(out)
     for name, method in list(METHODS.items()):
         monkeypatch.setitem(METHODS, name, replace(method, run=None))  # type: ignore[arg-type]
-    assert reproduce("all", data.source, out, **{**SIZE, "seeds": 1}) == rows and files(out) == before
+    assert reproduce("all", data.source, out, **SIZE) == rows and files(out) == before
 
 
 METHODS_OF_THE_KILLED = ("tf_idf", "sage", "semantic_gnn", "netflix")
@@ -147,7 +147,7 @@ def test_what_is_killed_goes_on_to_the_same_rows(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         cwd=script.parents[2],
     )
-    while process.poll() is None and len(list(out.rglob("*.safetensors"))) < 2:
+    while process.poll() is None and len(list(out.rglob("*.safetensors"))) < 1:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
