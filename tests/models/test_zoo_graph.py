@@ -400,7 +400,7 @@ def test_training_over_parts_lowers_the_loss(kind: type[Any]) -> None:
 
 
 def test_degrees_are_those_of_the_whole_graph_however_it_is_cut() -> None:
-    for sample, seed in ((None, 0), (None, 2), ({"author": 2}, 0)):
+    for sample, seed in ((None, 0), (None, 2), ({"genre": 2}, 0)):
         data = graph(seed, titles=30, genres=4, authors=3, most=90)
         want = with_degrees(data)
         schema = Schema(entity="title", eel=[EEL], sample=sample)
