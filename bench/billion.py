@@ -43,12 +43,12 @@ class Sizes:
     Attributes:
         edges: all of them.
         floats: per entity.
-        wide: ids are random 64-bit numbers; else they count from 1,000,000.
+        ids: of entities: ``"count"`` from 1,000,000, ``"wide"`` random 64-bit numbers, or ``"text"``.
     """
 
     edges: int
     floats: int = 64
-    wide: bool = False
+    ids: str = "count"
 
     @property
     def entities(self) -> int:
@@ -104,7 +104,8 @@ def _edges(size: Sizes, folder: Path, number: int, to: str, count: int, low: int
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema({"src": pa.int64(), "dst": pa.int64() if to == ENTITY else pa.int32()})
+    kind = pa.string() if size.ids == "text" else pa.int64()
+    schema = pa.schema({"src": kind, "dst": kind if to == ENTITY else pa.int32()})
     with pq.ParquetWriter(folder / f"part-{low // (_ROWS * _FILE):05d}.parquet", schema, compression="zstd") as writer:
         for first in range(low, high, _ROWS):
             rng = np.random.default_rng([2, number, first])
@@ -116,7 +117,7 @@ def _edges(size: Sizes, folder: Path, number: int, to: str, count: int, low: int
                 other = np.where(rng.random(rows) < 0.8, np.minimum(own, size.entities - 1), any_)
                 ends = [_ids(size, _shuffled(size, e)) for e in (source, other)]
             else:
-                ends = [_ids(size, _shuffled(size, source)), (rng.random(rows) ** 2 * count).astype(np.int32)]
+                ends = [_ids(size, _shuffled(size, source)), pa.array((rng.random(rows) ** 2 * count).astype(np.int32))]
             writer.write_table(pa.table(ends, schema=schema), row_group_size=_ROWS)
 
 
@@ -126,10 +127,17 @@ def _shuffled(size: Sizes, entity: Ints) -> Ints:
     return (entity * factor + 12_345) % size.entities
 
 
-def _ids(size: Sizes, entity: Ints) -> Ints:
+def _ids(size: Sizes, entity: Ints) -> Any:
+    """Arrow's array of the ids of entities."""
+    import pyarrow as pa
+    import pyarrow.compute
+
     from hasp.rng import hash64
 
-    return hash64(np.uint64(7), entity).view(np.int64) if size.wide else entity + 1_000_000
+    if size.ids == "count":
+        return pa.array(entity + 1_000_000)
+    wide = pa.array(hash64(np.uint64(7), entity).view(np.int64))
+    return wide if size.ids == "wide" else pa.compute.binary_join_element_wise("tt", wide.cast(pa.string()), "-")
 
 
 def build(source: str, root: str, num_parts: int, backend: str, out_of_core: bool | None) -> dict[str, Any]:
@@ -258,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--edges", type=float, nargs="+", default=[1e6, 1e7])
     parser.add_argument("--num-parts", type=int, default=64)
     parser.add_argument("--backend", default="random", help="partitioner of the entities")
-    parser.add_argument("--wide", action="store_true", help="ids of entities are random 64-bit numbers")
+    parser.add_argument("--ids", choices=("count", "wide", "text"), default="count", help="of the entities: see Sizes")
     parser.add_argument("--path", choices=("auto", "files", "memory"), default="files", help="out of core, or not")
     parser.add_argument("--scratch", type=Path, default=None, help="folder for everything [TMPDIR]")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the history")
@@ -271,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("edges", "stage", "seconds", "own memory [MB]", "resident [MB]", "read [MB]", "written [MB]"),
     )
     for edges in given.edges:
-        sizes = Sizes(int(edges), wide=given.wide)
+        sizes = Sizes(int(edges), ids=given.ids)
         start = time.perf_counter()
         found = measure(sizes, given.scratch or Path(tempfile.gettempdir()), given.num_parts, given.backend, out_of_core)
         for stage in (w for w in found if w.stage != "start"):  # imports

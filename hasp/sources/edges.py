@@ -136,11 +136,17 @@ class _Streamed:
         def place(first: int, block: Block) -> tuple[Bad, Bad]:
             bad = []
             for side, (ids, target) in enumerate(zip(own, out, strict=True)):
-                values = self._rows.ids(block, self._names[side], first)
-                where = _where(self.path, edge_type, side)
-                bad.append(ids.place(values, where, True, target[first : first + len(values)], first))
+                name, where = self._names[side], _where(self.path, edge_type, side)
+                text = self._rows.text(block, name) if ids.ids.dtype.kind == "U" else None
+                window = target[first : first + len(block[name])]
+                if text is not None:
+                    bad.append(ids.place_text(text, window, first))
+                else:
+                    bad.append(ids.place(self._rows.ids(block, name, first), where, True, window, first))
             return bad[0], bad[1]
 
+        for ids in own:
+            ids.prepare()
         results: list[Any] = list(self._rows.visit(self._names, place))
         for side, ids in enumerate(own):
             ids.refuse([bad[side] for bad in results], self.rows, _where(self.path, edge_type, side))

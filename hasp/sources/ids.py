@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hasp.errors import InvalidGraph
 
-__all__ = ["Bad", "IdMap", "sorted_unique"]
+__all__ = ["Bad", "IdMap", "Text", "sorted_unique"]
 
 Array = npt.NDArray[Any]
+Places = npt.NDArray[np.int64]
 
 _MANY = 1 << 16  # ids from which a hash table pays
 
@@ -118,6 +119,24 @@ class IdMap:
         rows = np.flatnonzero(~ok)
         return Bad(rows.size, [(first + int(row), values[row]) for row in rows[:5]])
 
+    def prepare(self) -> None:
+        """Make the tables that several threads are about to share."""
+        if self.ids.dtype.kind == "U":
+            assert self._text
+        elif not self.is_range and self._slots is None and len(self.ids):
+            assert self._table is None or self._table
+
+    def place_text(self, values: Text, out: Array, first: int = 0) -> Bad:
+        """:meth:`place` of a block of texts that are no NumPy strings, where the ids are text too."""
+        from hasp.kernels.ids import find_text
+
+        own, slots = self._text
+        places = np.empty(len(values.ptr) - 1, np.int64)
+        missing = find_text(values.data, values.ptr, own.data, own.ptr, slots, places)
+        out[:] = places
+        rows = np.flatnonzero(places < 0) if missing else ()
+        return Bad(len(rows), [(first + int(row), values.item(int(row))) for row in rows[:5]])
+
     def refuse(self, found: Iterable[Bad], rows: int, where: str) -> None:
         """Raise :class:`InvalidGraph` if any block of a table of so many rows had values that are no ids of this type."""
         blocks = [bad for bad in found if bad.number]
@@ -127,6 +146,16 @@ class IdMap:
                 f"{where}: every edge ends in a node of {self.where}, but {sum(bad.number for bad in blocks):,} of {rows:,} do "
                 f"not ({text}); add these {self.node_type!r} nodes or remove the edges"
             )
+
+    @cached_property
+    def _text(self) -> tuple[Text, Places]:
+        """The ids as bytes, and their hash table."""
+        from hasp.kernels.ids import fill_text
+
+        text = Text.of(self.ids)
+        slots: Places = np.full(1 << (2 * len(self.ids)).bit_length(), -1, np.int64)
+        fill_text(text.data, text.ptr, slots)
+        return text, slots
 
     @cached_property
     def _as_text(self) -> IdMap:
@@ -165,6 +194,33 @@ class IdMap:
         at = np.searchsorted(self._sorted, values).clip(max=len(self.ids) - 1)
         ok = self._sorted[at] == values
         return self._order[at], None if ok.all() else ok
+
+
+class Text(NamedTuple):
+    """Texts side by side.
+
+    Attributes:
+        data: their UTF-8, uint8.
+        ptr: int32 or int64 ``[n + 1]``: text ``i`` is ``data[ptr[i]:ptr[i + 1]]``.
+    """
+
+    data: npt.NDArray[np.uint8]
+    ptr: npt.NDArray[np.signedinteger[Any]]
+
+    @classmethod
+    def of(cls, strings: Array) -> Text:
+        """NumPy strings, a block at a time: as Python's own they take several times the room."""
+        blocks, lengths = [], [np.zeros(1, np.int64)]
+        for low in range(0, len(strings), _MANY):
+            encoded = [s.encode() for s in strings[low : low + _MANY].tolist()]
+            blocks.append(np.frombuffer(b"".join(encoded), np.uint8))
+            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        data = np.concatenate(blocks) if blocks else np.empty(0, np.uint8)
+        return cls(data, np.cumsum(np.concatenate(lengths)))
+
+    def item(self, row: int) -> str:
+        """One of them."""
+        return self.data[self.ptr[row] : self.ptr[row + 1]].tobytes().decode()
 
 
 class Bad(NamedTuple):

@@ -18,6 +18,7 @@ from hasp.parallel import run
 from hasp.scratch import MEMORY, Scratch, scratch_folder
 from hasp.sizes import available_memory
 from hasp.sources.columns import Array, check_header
+from hasp.sources.ids import Text
 from hasp.sources.parquet import id_values, is_text, numbers, pyarrow, reading
 
 __all__ = ["READ_SPILL", "Rows", "room_for"]
@@ -112,6 +113,16 @@ class Rows:
     def ids(self, block: Block, name: str, first: int) -> Array:
         """A column of ids of a block: int64 or text."""
         return id_values(self._pa, self.path, name, block[name], first)
+
+    def text(self, block: Block, name: str) -> Text | None:
+        """A column of text of a block as it lies in memory; ``None`` for a column of something else, or with gaps."""
+        column = block[name]
+        if not self.is_text(name) or column.null_count or not len(column):
+            return None
+        column = column.cast(self._pa.large_string())
+        _, ptr, data = column.buffers()
+        offsets = np.frombuffer(ptr, np.int64)[column.offset : column.offset + len(column) + 1]
+        return Text(np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8), offsets)
 
     def may_be_ids(self, name: str) -> bool:
         """Whether each block of a column gives ids of one kind (whole numbers past int64 become text, all or none)."""

@@ -15,14 +15,14 @@ from hasp.sources import tables
 pytest.importorskip("pyarrow")
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_from_parquet_to_a_training_step(tmp_path, capsys, wide, monkeypatch):
+@pytest.mark.parametrize("ids", ["count", "wide", "text"])
+def test_from_parquet_to_a_training_step(tmp_path, capsys, ids, monkeypatch):
     monkeypatch.setattr("hasp.sources.ids._MANY", 100)
     monkeypatch.setattr(billion, "_ROWS", 1 << 13)
     monkeypatch.setattr(billion, "_COMMUNITY", 50)
     monkeypatch.setattr("hasp.scratch._LEAST", 1 << 10)
     source, root = tmp_path / "tables", tmp_path / "parts"
-    billion.generate(str(source), edges=100_000, floats=8, wide=wide)
+    billion.generate(str(source), edges=100_000, floats=8, ids=ids)
     graph = open_source(source)
     assert sum(graph.num_edges(e) for e in graph.edges) == 100_000 and graph.num_nodes["title"] == 1000
     graph.check()
@@ -40,9 +40,9 @@ def test_from_parquet_to_a_training_step(tmp_path, capsys, wide, monkeypatch):
 
 def test_the_same_graph_at_any_number_of_threads_and_from_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(billion, "_ROWS", 1 << 10)
-    billion.generate(str(tmp_path / "a"), edges=20_000, floats=2, wide=False)
+    billion.generate(str(tmp_path / "a"), edges=20_000, floats=2, ids="count")
     monkeypatch.setattr("hasp.parallel.cores", lambda threads=0: 1)
-    billion.generate(str(tmp_path / "b"), edges=20_000, floats=2, wide=False)
+    billion.generate(str(tmp_path / "b"), edges=20_000, floats=2, ids="count")
     graphs = [tables.read_tables(tmp_path / name, MEMORY) for name in "ab"]
     assert graphs[0].fingerprint() == graphs[1].fingerprint()
 

@@ -15,7 +15,7 @@ from naive import ids as naive
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.sources.columns import read_table
-from hasp.sources.ids import IdMap, sorted_unique
+from hasp.sources.ids import IdMap, Text, sorted_unique
 from hasp.sources.tables import read_tables, write_tables
 
 KNOWS = ("user", "knows", "user")
@@ -353,3 +353,27 @@ def test_many_ids_are_hashed_and_tell_the_same(monkeypatch: pytest.MonkeyPatch) 
     array[7] = array[3]
     with pytest.raises(InvalidGraph, match=rf"'user' has its own id, got {array[3]} in rows 3 and 7; remove the copies"):
         IdMap(array, "nodes", "user")
+
+
+@given(st.lists(st.text(max_size=4).map(lambda s: s.rstrip("\0")), unique=True, min_size=1, max_size=30), st.lists(st.text()))
+def test_texts_are_found_as_a_dict_would(ids: list[str], near: list[str]) -> None:
+    from hasp.kernels.ids import fill_text, find_text
+
+    def lay_out(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        encoded = [t.encode("utf-8", "surrogatepass") for t in texts]
+        return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
+
+    data, ptr = lay_out(ids)
+    values, value_ptr = lay_out([*ids[::-1], *near, ids[0] + "\0"])
+    slots = np.full(1 << len(ids).bit_length(), -1, np.int64)  # nearly full: every search goes far
+    fill_text(data, ptr, slots)
+    mine, theirs = np.empty((2, len(value_ptr) - 1), np.int64)
+    assert find_text(values, value_ptr, data, ptr, slots, mine) == naive.find_text(values, value_ptr, data, ptr, None, theirs)
+    assert mine.tolist() == theirs.tolist() and mine[-1] == 0
+
+
+def test_numpy_strings_become_bytes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasp.sources.ids._MANY", 2)
+    text = Text.of(np.array(["a", "", "\u00e9\u00e9", "long"]))
+    assert text.ptr.tolist() == [0, 1, 1, 5, 9] and [text.item(i) for i in range(4)] == ["a", "", "\u00e9\u00e9", "long"]
+    assert Text.of(np.array([], dtype=np.str_)).ptr.tolist() == [0]
