@@ -164,7 +164,9 @@ def train_on_parts(
         return EmbeddingScorer(embed_entities(now, whole, benchmark.entity))
 
     whole = add_reverse(benchmark.graph)
-    every = int(settings["every"])
+    # Some epoch is validated, and none is given up before it was.
+    every = min(int(settings["every"]), int(settings["epochs"]))
+    patience = None if settings["patience"] is None else max(int(settings["patience"]), every)
     return fit(
         model,
         loader,
@@ -175,7 +177,7 @@ def train_on_parts(
         clip=settings["clip"],
         seed=seed,
         validate=EveryFew(benchmark, scorer, every),
-        patience=settings["patience"],
+        patience=patience,
         max_steps=settings["max_steps"],
         progress=not quiet,
     )

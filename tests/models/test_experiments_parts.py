@@ -22,6 +22,7 @@ from hasp_models.data.neighbors import FixedScorer
 from hasp_models.data.splits import split_users
 from hasp_models.experiments import search as searching
 from hasp_models.experiments.context import Context, Size
+from hasp_models.experiments.figures import FIG7
 from hasp_models.experiments.graph_models import parts_of
 from hasp_models.experiments.inductive import hold_out, inductive
 from hasp_models.experiments.intervals import averaged, gain, means_of, relative
@@ -376,3 +377,27 @@ def test_bars_are_as_high_as_their_values() -> None:
     ]
     assert len(heights) == 2 and heights[0] == pytest.approx(2 * heights[1], abs=0.2) and "t &lt; 1" in drawing
     assert json.dumps(drawing) and grouped_bars("empty", ["a"], []).endswith("</svg>\n")
+
+
+def test_figure_7_adds_links_of_one_direction_and_counts_them(tmp_path: Path) -> None:
+    context = context_of(tmp_path, ["semantic_gnn"], seeds=1, splits=1)
+    method = METHODS["semantic_gnn"]
+    found = {}
+    for objective in ("infonce", "paper"):  # unit vectors, and others, of which L2 and cosine have different neighbours
+        context.chosen["semantic_gnn"] = method.settings({"objective": objective}, quick=True)
+        (job,) = FIG7.jobs(context)
+        found[objective] = FIG7.run(context, job)
+        one, two = (found[objective].notes[f"k=3 {way} l2"] for way in ("directed", "undirected"))
+        assert 0 < one < two <= 2 * 3 * data.ITEMS and two % 2 == 0
+        values = {k: r["hc"].values["map@10"] for k, r in found[objective].results.items()}
+        assert not np.array_equal(values["none"], values["k=3 undirected l2"])
+        assert not np.array_equal(values["k=5 directed l2"], values["k=5 undirected l2"])
+    assert "k=3 directed cosine" in found["paper"].notes
+    assert "k=3 directed cosine" in found["infonce"].results
+
+
+def test_rare_validation_does_not_keep_the_first_epoch(benchmark: Benchmark) -> None:
+    """Validated every 50 epochs, of which there are 6: the last one is validated and kept."""
+    more = {"epochs": 6, "every": 50, "patience": 2, "layers": 1, "dim": 8}
+    fitted = METHODS["sage"].fit(benchmark, METHODS["sage"].settings(more))
+    assert fitted.epochs == 6 and fitted.notes["best_epoch"] == 6 and fitted.history[-1]["validation"] > 0
