@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hasp_models.experiments.claims import claims_text
 from hasp_models.experiments.context import Context, Experiment, Row, fit_job
 from hasp_models.experiments.judge import judge
 from hasp_models.experiments.plots import Bar, grouped_bars
@@ -87,6 +88,8 @@ def _text(rows: list[Row]) -> str:
         lines = [[n, *(_beside(pick(rows, method=n, truth=t, group="all", metric=m)) for t in ("co_sim", "hc") for m in MAPS)]
                  for n in names if n != NETFLIX]  # fmt: skip
         out += ["In brackets the interval; in parentheses the paper's number, on other data.", "", markdown(head, lines), ""]
+    if found_claims := claims_text(rows):
+        out += [found_claims, ""]
     for truth in dict.fromkeys(row["truth"] for row in rows):
         groups = [g for g in ("all", *GROUPS) if pick(rows, truth=truth, group=g)]
         counts = {g: row["queries"] for g in groups if (row := pick(rows, truth=truth, group=g))}

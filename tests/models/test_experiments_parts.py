@@ -21,6 +21,7 @@ from hasp_models.data.evaluate import Result
 from hasp_models.data.neighbors import FixedScorer
 from hasp_models.data.splits import split_users
 from hasp_models.experiments import search as searching
+from hasp_models.experiments.claims import claims
 from hasp_models.experiments.context import Context, Size
 from hasp_models.experiments.figures import FIG7
 from hasp_models.experiments.graph_models import parts_of
@@ -146,6 +147,15 @@ def test_table_1_of_a_folder_made_by_hand(tmp_path: Path) -> None:
     )
     assert ours["over_base"] == pytest.approx(0.51 / 0.41 - 1, abs=1e-6) and ours["paper_over_base"] == 0.3542
     assert "| semantic_gnn | +24.4 % [+24.4, +24.4] (+21.7 %) |" in TABLE1.text(rows)
+    held = {c["claim"]: (c["measured"], c["holds"]) for c in claims(rows)}
+    assert held["over netflix by at least 21.67 % on co_sim"] == ("+24.4 % [+24.4, +24.4]", "yes")
+    assert held["over netflix by at least 35.42 % on hc"][1] == "no"  # less than the paper's
+    assert held["above tf_idf on hc, cold"] == ("+64.5 % [+64.5, +64.5]", "no")  # p is 18 * 2 / 101
+    assert held["at least level with cosine on co_sim, group2"] == ("-", "-")
+    assert [c["holds"] for c in claims([{**r, "p_holm": 0.01} for r in rows]) if c["claim"].startswith("above tf_idf on")] == [
+        "yes",
+        "yes",
+    ]
     text = FIG5.text(FIG5.rows(context))
     assert "| hc | cold | 4 | map@10 | 0.5100 [0.5100, 0.5100] | 0.4100 [0.4100, 0.4100] | 1.24 [1.24, 1.24] |" in text
 
