@@ -19,6 +19,7 @@ from hasp.graph import Graph
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Part
 from hasp.recount import Recount, compare
 from hasp.schema import EdgeType, edge_name
+from hasp.scratch import MEMORY, Scratch, scratch_folder
 from hasp.store.framing import Spec
 from hasp.store.layout import IDS, NODE_PART, check_block, file_name
 
@@ -53,10 +54,12 @@ def verify(store: FolderStore | MemoryStore, source: Graph | None = None, progre
     steps: list[Callable[[], None]] = [check.labels, check.cut, check.shared, check.sampled, check.ids]
     steps += [partial(check.part, p) for p in range(check.num_parts)]
     steps += [check.totals, check.report]
-    for done, step in enumerate(steps):
-        if progress is not None:
-            progress("verify", done, len(steps))
-        step()
+    with Scratch(scratch_folder()) if source is not None else MEMORY as pages:  # a source of maps does not pile up
+        pages.watch(source.tensors() if source is not None else ())
+        for done, step in enumerate(steps):
+            if progress is not None:
+                progress("verify", done, len(steps))
+            step()
     if progress is not None:
         progress("verify", len(steps), len(steps))
     return check.problems
