@@ -122,6 +122,14 @@ MUTATIONS = [
         "order = free[np.random.permutation(free.size)]", f"{BYTES}::test_6_either_side_of_a_crash",
     ),
     Mutation(
+        "6 (files)", "hasp/blocks.py", "last = int(sorted_pair[-1])", "last = -1",
+        "tests/test_scratch.py::test_out_of_core_makes_the_same_bytes",
+    ),
+    Mutation(
+        "6 (files)", "hasp/sources/stream.py", "target[first : first + len(values)] = values", "target[: len(values)] = values",
+        "tests/sources/test_stream.py::test_blocks_are_the_table",
+    ),
+    Mutation(
         "7", "hasp/load/merge.py", "return Nodes(n_id, 0, {k: v[:0] for k, v in value.attrs.items()})",
         "return Nodes(n_id, 0, {})",
         f"{LOAD}::test_7_every_batch_is_of_one_kind",
