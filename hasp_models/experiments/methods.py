@@ -14,12 +14,15 @@ from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_SPACE, fit_seman
 
 __all__ = ["METHODS", "choose"]
 
+_QUICK_KG = {"kg_epochs": 10}
+
 
 def _ours(name: str, kg: bool) -> Method:
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
 
-    return Method(name, "ours", run, {**TRAINING_SPACE, **SEMANTIC_SPACE}, {**TRAINING, **SEMANTIC}, quick=QUICK)
+    quick = {**QUICK, **{k: v for k, v in _QUICK_KG.items() if k in SEMANTIC}}
+    return Method(name, "ours", run, {**TRAINING_SPACE, **SEMANTIC_SPACE}, {**TRAINING, **SEMANTIC}, quick=quick)
 
 
 _OURS = (_ours("semantic_no_kg", False), _ours("semantic_gnn", True))
