@@ -110,7 +110,7 @@ def collect(
         count = _fill(path, rows, header, blocks, ids, names)
     table = Table(path, count)
     for i in keep:
-        _join(table, header[i], blocks[i], header[i] in ids, header[i] in names)
+        _join(table, header[i], blocks.pop(i), header[i] in ids, header[i] in names)
     return table
 
 

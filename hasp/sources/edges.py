@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hasp.errors import InvalidGraph
-from hasp.part import numpy_ids
+from hasp.part import id_dtype, numpy_ids
 from hasp.schema import EdgeType
 from hasp.scratch import Scratch
 from hasp.sources.columns import Array, Table, read_table
@@ -95,9 +95,8 @@ class _Whole:
         out = []
         for side in (0, 1):
             node_type = edge_type[2 * side]
-            found = maps[node_type].find(self._ids[side], _where(self.path, edge_type, side), self.typed)
-            out.append(found.to(torch.from_numpy(np.empty(0, numpy_ids(len(maps[node_type])))).dtype))
-        self._ids.clear()
+            found = maps[node_type].find(self._ids.pop(0), _where(self.path, edge_type, side), self.typed)
+            out.append(found.to(id_dtype(len(maps[node_type]))))
         return out[0], out[1]
 
     def rest(self, scratch: Scratch) -> Table:
