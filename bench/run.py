@@ -25,7 +25,7 @@ from bench.table import Table
 __all__ = ["BENCHES", "in_words", "machine", "main", "remember", "write_tables"]
 
 HERE = Path(__file__).parent
-BENCHES = ("materialise", "csr", "loader", "pipeline", "relation_attention", "demo")
+BENCHES = ("materialise", "csr", "loader", "pipeline", "relation_attention", "ladder", "demo")
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
 

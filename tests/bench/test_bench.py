@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import csr, loader, materialise, measure, pipeline, run
+from bench import csr, ladder, loader, materialise, measure, pipeline, run
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
 from bench.table import Table
 from hasp.part import Edges, Part
@@ -122,3 +122,15 @@ def test_tables_go_between_their_markers_and_the_history_grows(tmp_path, monkeyp
     assert json.loads(lines[0])["machine"]["cores"] >= 1
     with pytest.raises(SystemExit):
         run.main(["no-such-bench"])
+
+
+def test_ladder_climbs_on_every_rung_with_the_same_model():
+    (table,) = ladder.run("small")
+    assert [row["rung"] for row in table.rows] == list(ladder.RUNGS)
+    numbers(table, "ms per step")
+    whole = [row["losses"] for row in table.rows[:3]]
+    for losses in whole[1:]:
+        both = min(len(losses), len(whole[0]))  # the first rung to reach the MAP ends there
+        np.testing.assert_allclose(losses[:both], whole[0][:both], rtol=1e-3)
+    assert table.rows[0]["times faster"] == 1.0 and table.rows[2]["steps to the MAP"] is not None
+    assert "the fused full graph in 4 steps" in table.markdown()
