@@ -206,11 +206,15 @@ class _drawing:
     """Seeds torch for one batch, and leaves the caller's generators as they were."""
 
     def __init__(self, key: int, device: torch.device) -> None:
+        self.on_host = device.type == "cpu"
         self.key, self.fork = key, torch.random.fork_rng([device] if device.type == "cuda" else [])
 
     def __enter__(self) -> None:
         self.fork.__enter__()
-        torch.manual_seed(self.key)
+        if self.on_host:
+            torch.default_generator.manual_seed(self.key)  # torch.manual_seed formats a stack for each kind of device
+        else:
+            torch.manual_seed(self.key)
 
     def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)
