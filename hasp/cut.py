@@ -19,7 +19,7 @@ from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.split import symmetric_csr, weighted_csr
 
-__all__ = ["BACKENDS", "cut_linked", "edge_cut", "partition"]
+__all__ = ["BACKENDS", "check_csr", "cut_linked", "edge_cut", "partition"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -58,7 +58,8 @@ def partition(
     Raises:
         HaspError: arrays that are no CSR, ids out of range, bad weights, ``num_parts`` out of range.
     """
-    ptr, idx = _csr(indptr, indices)
+    streamed = backend == "stream" and edge_weight is None
+    ptr, idx = check_csr(indptr, indices, copy=not streamed)
     n = ptr.size - 1
     num_parts, seed = whole("num_parts", num_parts), whole("seed", seed)
     if not 1 <= num_parts <= max(n, 1):
@@ -68,6 +69,8 @@ def partition(
     if not 0 < imbalance <= 1:
         raise HaspError(f"imbalance={imbalance}: 0 < imbalance <= 1; 0.03 is METIS's own default")
     weight = None if node_weight is None else _node_weight(node_weight, n)
+    if streamed and num_parts > 1:  # edges are read where they are
+        return BACKENDS["stream"](Task(ptr, idx, num_parts, weight, None, imbalance, seed, threads))
     row = np.repeat(np.arange(n, dtype=np.int32), np.diff(ptr))
     linked_mask = np.zeros(n, dtype=np.bool_)
     linked_mask[row[row != idx]] = True
@@ -119,12 +122,14 @@ def cut_linked(
     return labels
 
 
-def _csr(indptr: npt.ArrayLike, indices: npt.ArrayLike) -> tuple[Int64s, Int64s]:
+def check_csr(indptr: npt.ArrayLike, indices: npt.ArrayLike, copy: bool = True) -> tuple[Int64s, Any]:
+    """The arrays of a CSR as int64; without ``copy``, the indices as they come. Raises :class:`HaspError` if they are none."""
     ptr, idx = np.asarray(indptr), np.asarray(indices)
     for name, array in (("indptr", ptr), ("indices", idx)):
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise HaspError(f"{name} is one-dimensional and whole numbers, got {array.dtype} {array.shape}; convert it")
-    ptr, idx = ptr.astype(np.int64, copy=False), idx.astype(np.int64, copy=False)
+    ptr = ptr.astype(np.int64, copy=False)
+    idx = idx.astype(np.int64, copy=False) if copy or not idx.size else idx
     if ptr.size == 0 or ptr[0] != 0 or ptr[-1] != idx.size or (np.diff(ptr) < 0).any():
         raise HaspError(f"indptr ascends from 0 to len(indices)={idx.size}, which this one does not; build it from sorted rows")
     n = ptr.size - 1

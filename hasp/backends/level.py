@@ -17,12 +17,12 @@ from hasp.kernels import coarsen as kernel
 from hasp.parallel import blocks, cores
 from hasp.rng import subkey
 
-__all__ = ["Crew", "Level", "coarser", "rounds"]
+__all__ = ["Crew", "Level", "coarser", "propagate", "rounds", "sparser"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-PASSES, GUIDED = 4, 3
+PASSES, GUIDED = 3, 2
 """Passes of label propagation on one level, without and with a guide; the clusters barely change after."""
 
 _ROUNDS, _BLOCKS, _SMALLEST = 24, 8, 2048
@@ -113,10 +113,9 @@ def coarser(level: Level, most: int, community: int, seed: int, step: int, crew:
     """
     guide = np.zeros(0, dtype=np.int32)
     if community > most:
-        guide, _ = _propagate(level, guide, community, PASSES, subkey(seed, 5, step), crew)
-    salt = subkey(seed, 3, step)
-    cluster, weight = _propagate(level, guide, most, GUIDED if guide.size else PASSES, salt, crew)
-    _pair_up(level, guide, most, salt, cluster, weight, crew)
+        guide, _ = propagate(level, guide, community, PASSES, (seed, 5, step), crew)
+    cluster, weight = propagate(level, guide, most, GUIDED if guide.size else PASSES, (seed, 3, step), crew)
+    _pair_up(level, guide, most, _salt(seed, 3, step), cluster, weight, crew)
     mark = np.zeros(level.num_nodes, dtype=np.bool_)
     mark[cluster] = True
     new = np.cumsum(mark, dtype=np.int32)
@@ -125,29 +124,53 @@ def coarser(level: Level, most: int, community: int, seed: int, step: int, crew:
     return _contract(level, cluster, int(new[-1]) + 1, crew), cluster
 
 
-def _propagate(level: Level, guide: Int32s, most: int, passes: int, salt: np.uint64, crew: Crew) -> tuple[Int32s, Int64s]:
-    """Clusters by label propagation, int32 ``[n]`` (named after one of their nodes at the start), and their weights."""
+def _salt(seed: int, *words: int) -> int:
+    return int(subkey(seed, *words)) & 0xFFFFFFFF
+
+
+def propagate(
+    level: Level, guide: Int32s, most: int, passes: int, words: tuple[int, int, int], crew: Crew
+) -> tuple[Int32s, Int64s]:
+    """Clusters by label propagation.
+
+    Args:
+        level: what is clustered.
+        guide: int32 ``[n]``: no cluster reaches over two values; of length 0: none.
+        most: what a cluster may weigh.
+        passes: over all nodes (in the later ones: those beside a move) at most.
+        words: seed and two further words, which decide ties.
+        crew: threads.
+
+    Returns:
+        int32 ``[n]``: clusters, named after one of the nodes; int64 ``[n]``: their weights.
+    """
+    salt = _salt(*words)
     n = level.num_nodes
     cluster = np.arange(n, dtype=np.int32)
     weight = level.node_weight.copy() if level.node_weight.size else np.ones(n, dtype=np.int64)
     wanted = np.empty(n, dtype=np.int32)
+    active = np.ones(n, dtype=np.bool_)
+    state = (*level.arrays, guide, cluster, weight, most, salt)
 
-    def propose(block: tuple[int, int]) -> None:
-        low, high = block
-        kernel.propose_clusters(*level.arrays, guide, cluster, weight, most, salt, low, high, wanted[low:high])
+    def first(block: tuple[int, int]) -> None:
+        kernel.propose_neighbours(*state, *block, wanted[slice(*block)])
+
+    def later(block: tuple[int, int]) -> None:
+        kernel.propose_clusters(*state, active, *block, wanted[slice(*block)])
 
     for sweep in range(passes):
         moved = 0
         for todo in rounds(n):
-            crew.run(propose, todo)
+            crew.run(later if sweep else first, todo)
             low, high = todo[0][0], todo[-1][1]
-            moved += kernel.commit_clusters(wanted[low:high], low, level.node_weight, most, sweep == 0, cluster, weight)
+            graph = level.indptr, level.indices, level.node_weight
+            moved += kernel.commit_clusters(wanted[low:high], low, *graph, most, sweep == 0, cluster, weight, active)
         if moved < n // 50:
             break
     return cluster, weight
 
 
-def _pair_up(level: Level, guide: Int32s, most: int, salt: np.uint64, cluster: Int32s, weight: Int64s, crew: Crew) -> None:
+def _pair_up(level: Level, guide: Int32s, most: int, salt: int, cluster: Int32s, weight: Int64s, crew: Crew) -> None:
     """Put nodes that are still alone together with others that have the same favourite; in place."""
     favourite = np.empty(level.num_nodes, dtype=np.int32)
 
@@ -172,18 +195,47 @@ def _contract(level: Level, cluster: Int32s, size: int, crew: Crew) -> Level:
     cuts = np.unique(np.concatenate([[0], cuts, [size]]))
     degree = np.empty(size, dtype=np.int64)
 
-    def pack(block: tuple[int, int]) -> tuple[Any, Any]:
-        low, high = block
-        room = int(entries[high] - entries[low])
-        index, weight = np.empty(room, dtype=np.int32), np.empty(room, dtype=dtype)
-        used = kernel.contract(*level.arrays[:3], cluster, order, start, low, high, index, weight, degree[low:high])
-        return index[:used].copy(), weight[:used].copy()
+    # Room for every entry, of which only what is written takes memory; then moved together and cut off.
+    indices, weight = np.empty(entries[-1], dtype=np.int32), np.empty(entries[-1], dtype=dtype)
 
-    packed = crew.run(pack, list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)))
+    def pack(block: tuple[int, int]) -> int:
+        low, high = block
+        room = slice(entries[low], entries[high])
+        out = indices[room], weight[room], degree[low:high]
+        return int(kernel.contract(*level.arrays[:3], cluster, order, start, low, high, *out))
+
+    todo = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
+    at = 0
+    for (low, _), used in zip(todo, crew.run(pack, todo), strict=True):
+        for array in (indices, weight):
+            array[at : at + used] = array[entries[low] : entries[low] + used]
+        at += used
     indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
-    # One array after the other, so that not everything is there twice.
-    indices = np.concatenate([index for index, _ in packed])
-    values = [weight for _, weight in packed]
-    packed.clear()
     nodes = np.bincount(cluster, level.node_weight, size) if level.node_weight.size else np.bincount(cluster, minlength=size)
-    return Level(indptr, indices, np.concatenate(values), nodes.astype(np.int64))
+    return Level(indptr, _cut_off(indices, at), _cut_off(weight, at), nodes.astype(np.int64))
+
+
+def _cut_off(array: Any, size: int) -> Any:
+    """The first ``size`` elements, the memory of the others given back."""
+    array.resize(size, refcheck=False)
+    return array
+
+
+def sparser(level: Level, most: int, seed: int) -> Level:
+    """A sample of about ``most`` entries in which every cut weighs what it did, on average; the level itself if it has no more.
+
+    Heavy edges are kept, light ones drawn by weight (Spielman and Srivastava, 2011, without the resistances).
+    """
+    if level.indices.size <= most or not level.edge_weight.size:
+        return level
+    weight = level.edge_weight[:: max(1, level.indices.size // 50_000)].astype(np.float64)
+    share = most / level.indices.size
+    low, high = 1, max(2, int(weight.max() / share))
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if np.minimum(1.0, weight / middle).mean() <= share else (middle + 1, high)
+    indices, weights = np.empty(level.indices.size, dtype=np.int32), np.empty(level.indices.size, dtype=np.int64)
+    degree = np.empty(level.num_nodes, dtype=np.int64)
+    used = kernel.sparsify(*level.arrays[:3], low, _salt(seed, 7), indices, weights, degree)
+    indptr = np.concatenate([[0], np.cumsum(degree)])
+    return Level(indptr, _cut_off(indices, used), _cut_off(weights, used), level.node_weight)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hasp.backends.level import Crew, Level, coarser
+from hasp.backends.level import Crew, Level, coarser, sparser
 from hasp.backends.metis import metis
-from hasp.backends.refine import refine
+from hasp.backends.refine import cut_weight, refine
 from hasp.backends.task import Int32s, Task
 
 __all__ = ["Settings", "multilevel"]
@@ -30,13 +30,21 @@ class Settings:
         per_part: the same, for every part.
         pieces: clusters that a part can be made of, at least: bounds their weight.
         community: largest share of the graph that the guide may hold together.
+        tries: seeds for METIS where the coarsest level has ``cheap`` times fewer edges than the first.
+        cheap: see ``tries``.
+        share: METIS is given at most this fraction of the edges (a sample, where the coarsest level has more), for its memory,
+        degree: but this many entries per node.
     """
 
-    small: int = 250_000
+    small: int = 800_000
     coarse: int = 5_000
     per_part: int = 100
     pieces: int = 16
     community: float = 0.25
+    tries: int = 4
+    cheap: int = 10
+    share: int = 16
+    degree: int = 16
 
 
 def multilevel(task: Task, settings: Settings | None = None) -> Int32s:
@@ -51,12 +59,11 @@ def multilevel(task: Task, settings: Settings | None = None) -> Int32s:
         return metis(task)
     with Crew(task.threads) as crew:
         levels, maps = _down(task, settings, crew)
-        part = _metis(levels[-1], task)
-        for depth in range(len(levels) - 1, -1, -1):
-            if depth < len(maps):
-                part = part[maps.pop()]
-            part = refine(levels.pop(), part, task, depth, crew)
-    return part
+        part = _coarsest(levels, task, settings, crew)
+        for depth in range(len(levels) - 2, -1, -1):
+            levels.pop()
+            part = refine(levels[depth], part[maps.pop()], task, depth, crew)
+        return _or_core(levels[0], part, task, crew)
 
 
 def _down(task: Task, settings: Settings, crew: Crew) -> tuple[list[Level], list[Int32s]]:
@@ -79,6 +86,18 @@ def _down(task: Task, settings: Settings, crew: Crew) -> tuple[list[Level], list
     return levels, maps
 
 
+def _coarsest(levels: list[Level], task: Task, settings: Settings, crew: Crew) -> Int32s:
+    """The best of some tries, each refined: one, or more where the coarsest level is next to nothing beside the first."""
+    level, depth = levels[-1], len(levels) - 1
+    cheap = level.indices.size * settings.cheap <= levels[0].indices.size
+    sample = sparser(level, max(settings.degree * level.num_nodes, levels[0].indices.size // settings.share), task.seed)
+    found: list[tuple[int, int, Int32s]] = []
+    for attempt in range(settings.tries if cheap else 1):
+        part = refine(level, _metis(sample, replace(task, seed=task.seed + attempt)), task, depth, crew)
+        found.append((cut_weight(level, part, crew), attempt, part))
+    return min(found, key=lambda one: one[:2])[2]
+
+
 def _metis(level: Level, task: Task) -> Int32s:
     nodes, edges = level.node_weight, level.edge_weight
     return metis(
@@ -90,3 +109,22 @@ def _metis(level: Level, task: Task) -> Int32s:
             edge_weight=edges.astype(np.int64, copy=False) if edges.size else None,
         )
     )
+
+
+def _or_core(level: Level, part: Int32s, task: Task, crew: Crew) -> Int32s:
+    """``part``, or for graphs that are a core with a fringe the slices of the nodes by degree, if their cut is far lower.
+
+    Where the nodes of one part can hold most ends of edges, the best cut keeps the core whole, and clusters of core and fringe
+    hide that from every coarser level. The part of the core is then heavy in edges, as it is in METIS's own answer.
+    """
+    n, k = level.num_nodes, task.num_parts
+    degree = np.diff(level.indptr)
+    if int(np.partition(degree, n - n // k)[n - n // k :].sum()) * 2 < level.indices.size:
+        return part
+    order = np.argsort(-degree, kind="stable")
+    before = np.arange(n) if task.node_weight is None else np.cumsum(task.node_weight[order]) - task.node_weight[order]
+    core = np.empty(n, dtype=np.int32)
+    core[order] = np.minimum(before * k // max(level.total, 1), k - 1)
+    if cut_weight(level, core, crew) > 0.9 * cut_weight(level, part, crew):
+        return part
+    return refine(level, core, task, 0, crew)

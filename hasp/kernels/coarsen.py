@@ -12,7 +12,18 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["LOOK", "commit_clusters", "contract", "favourites", "group", "join_pairs", "mix", "propose_clusters"]
+__all__ = [
+    "LOOK",
+    "commit_clusters",
+    "contract",
+    "favourites",
+    "group",
+    "join_pairs",
+    "propose_clusters",
+    "propose_neighbours",
+    "rank",
+    "sparsify",
+]
 
 LOOK = 4096
 """Neighbours of one node that are looked at: the cluster of a hub decides nothing, and its table should stay in cache."""
@@ -21,24 +32,49 @@ njit: Any = numba.njit(nogil=True, cache=True)
 
 
 @njit
-def mix(value: Any, salt: Any) -> Any:
-    """Hash ``value`` (int) with ``salt`` (uint64): the finaliser of splitmix64, uint64."""
-    z = np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def rank(number: Any, salt: int) -> Any:
+    """Which of equals comes first: a hash of a number below 2**31 with a salt below 2**32. The smaller one wins."""
+    return ((np.int64(number) * 2654435769) & 0xFFFFFFFF) ^ salt
+
+
+@njit
+def propose_neighbours(
+    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, most: int, salt: int,
+    low: int, high: int, wanted: Any,
+) -> None:  # fmt: skip
+    """For the first pass, when nearly every node is a cluster: the cluster of the neighbour at the heaviest edge.
+
+    Nodes ``low..high-1``; equal edges: the neighbour of lower :func:`rank`. A full cluster is not wanted: the node stays. The
+    other arguments are those of :func:`propose_clusters`.
+    """
+    weighted, sized, guided = edge_weight.size > 0, node_weight.size > 0, guide.size > 0
+    for v in range(low, high):
+        best, best_mass, best_rank = np.int64(-1), np.int64(-1), np.int64(0)
+        for e in range(indptr[v], min(indptr[v + 1], indptr[v] + LOOK)):
+            u = np.int64(indices[e])
+            if guided and guide[u] != guide[v]:
+                continue
+            m = np.int64(edge_weight[e]) if weighted else np.int64(1)
+            r = rank(u, salt)
+            if m > best_mass or (m == best_mass and r < best_rank):
+                best, best_mass, best_rank = u, m, r
+        wanted[v - low] = cluster[v]
+        if best >= 0:
+            c = wanted[best - low] if low <= best < v else cluster[best]
+            if weight[c] + (node_weight[v] if sized else 1) <= most:
+                wanted[v - low] = c
 
 
 @njit
 def propose_clusters(
-    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, most: int, salt: Any,
-    low: int, high: int, wanted: Any,
+    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, most: int, salt: int,
+    active: Any, low: int, high: int, wanted: Any,
 ) -> None:  # fmt: skip
-    """The cluster that each node of ``low..high-1`` is tied to most and that has room for it.
+    """The cluster that each active node of ``low..high-1`` is tied to most and that has room for it.
 
     ``cluster`` int32 ``[n]``, ``weight`` int64 ``[n]`` (of each cluster) and ``most`` are as before the round; within the
-    block, earlier nodes count as moved already. Equal ties: the cluster with the smaller hash. ``wanted`` int32
-    ``[high - low]`` gets the answers.
+    block, earlier nodes count as moved already. Neighbours of another ``guide`` (int32 ``[n]``, or of length 0: all alike) are
+    not looked at. Equal ties: the cluster of lower :func:`rank`. ``wanted`` int32 ``[high - low]`` gets the answers.
     """
     weighted, sized, guided = edge_weight.size > 0, node_weight.size > 0, guide.size > 0
     keys = np.full(2 * LOOK, -1, dtype=np.int32)
@@ -47,6 +83,8 @@ def propose_clusters(
     for i in range(high - low):
         wanted[i] = cluster[low + i]
     for v in range(low, high):
+        if not active[v]:
+            continue
         begin = indptr[v]
         end = min(indptr[v + 1], begin + LOOK)
         size = 8
@@ -69,8 +107,7 @@ def propose_clusters(
             mass[at] += edge_weight[e] if weighted else 1
         mine = np.int64(cluster[v])
         own = node_weight[v] if sized else 1
-        best, best_mass = mine, np.int64(-1)
-        best_hash = np.uint64(0)
+        best, best_mass, best_rank = mine, np.int64(-1), np.int64(0)
         for j in range(used):
             at = slots[j]
             c, m = np.int64(keys[at]), mass[at]
@@ -78,21 +115,28 @@ def propose_clusters(
             mass[at] = 0
             if m < best_mass or (c != mine and weight[c] + own > most):
                 continue
-            rank = mix(c, salt)
-            if m > best_mass or rank < best_hash:
-                best, best_mass, best_hash = c, m, rank
+            r = rank(c, salt)
+            if m > best_mass or r < best_rank:
+                best, best_mass, best_rank = c, m, r
         wanted[v - low] = best
 
 
 @njit
-def commit_clusters(wanted: Any, first: int, node_weight: Any, most: int, pin: bool, cluster: Any, weight: Any) -> int:
+def commit_clusters(
+    wanted: Any, first: int, indptr: Any, indices: Any, node_weight: Any, most: int, pin: bool, cluster: Any, weight: Any,
+    active: Any,
+) -> int:  # fmt: skip
     """Take the proposals of nodes ``first...`` in node order, where there is room; how many moved.
 
-    With ``pin``, a node whose cluster bears its own number stays once another node has joined it: two nodes that want each
-    other's cluster would otherwise change places forever.
+    With ``pin`` (the first pass), a node whose cluster bears its own number stays once another node has joined it: two nodes
+    that want each other's cluster would otherwise change places forever. Without, the nodes of the range are no longer
+    ``active`` but the neighbours of those that move are.
     """
     sized = node_weight.size > 0
     moved = 0
+    if not pin:
+        for i in range(wanted.size):
+            active[first + i] = False
     for i in range(wanted.size):
         v = first + i
         mine, c = cluster[v], wanted[i]
@@ -103,18 +147,21 @@ def commit_clusters(wanted: Any, first: int, node_weight: Any, most: int, pin: b
         weight[c] += own
         cluster[v] = c
         moved += 1
+        if not pin:
+            for e in range(indptr[v], indptr[v + 1]):
+                active[indices[e]] = True
     return moved
 
 
 @njit
 def favourites(
-    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, salt: Any,
+    indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, guide: Any, cluster: Any, weight: Any, salt: int,
     low: int, high: int, out: Any,
 ) -> None:  # fmt: skip
     """For each node of ``low..high-1`` alone in its cluster, a neighbour's cluster that it is tied to most, full or not.
 
     ``out`` int32 ``[high - low]``; ``-1`` for nodes that are not alone. Looks at the heaviest edge only, the first of equals
-    by the hash of the neighbour's cluster: a sum over clusters would be the same for the leaves that this is meant for.
+    by the :func:`rank` of the neighbour's cluster: a sum over clusters would be the same for the leaves that this is meant for.
     """
     weighted, sized, guided = edge_weight.size > 0, node_weight.size > 0, guide.size > 0
     for v in range(low, high):
@@ -122,14 +169,14 @@ def favourites(
         own = node_weight[v] if sized else 1
         if weight[cluster[v]] != own:
             continue
-        best_mass, best_hash = np.int64(-1), np.uint64(0)
+        best_mass, best_rank = np.int64(-1), np.int64(0)
         for e in range(indptr[v], min(indptr[v + 1], indptr[v] + LOOK)):
             m = np.int64(edge_weight[e]) if weighted else np.int64(1)
             c = cluster[indices[e]]
             if m >= best_mass and c != cluster[v] and not (guided and guide[indices[e]] != guide[v]):
-                rank = mix(c, salt)
-                if m > best_mass or rank < best_hash:
-                    best_mass, best_hash = m, rank
+                r = rank(c, salt)
+                if m > best_mass or r < best_rank:
+                    best_mass, best_rank = m, r
                     out[v - low] = c
 
 
@@ -202,4 +249,33 @@ def contract(
                     out_weight[at] = w
                     at += 1
         degree[row - low] = at - begin
+    return at
+
+
+@njit
+def sparsify(
+    indptr: Any, indices: Any, edge_weight: Any, tau: int, salt: int, out_index: Any, out_weight: Any, degree: Any
+) -> int:  # fmt: skip
+    """Keep every edge of weight ``tau`` or more as it is, and a lighter one with probability ``weight / tau``, as ``tau``.
+
+    So every cut keeps its expected weight. Whether an edge is kept is a hash of its two ends: both directions agree.
+    Returns the entries written; ``degree`` int64 ``[n]``.
+    """
+    n = indptr.size - 1
+    at = 0
+    for v in range(n):
+        begin = at
+        for e in range(indptr[v], indptr[v + 1]):
+            u, w = np.int64(indices[e]), np.int64(edge_weight[e])
+            if w < tau:
+                z = np.uint64(min(u, v) * n + max(u, v)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
+                z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                if np.float64(z >> np.uint64(32)) * tau >= np.float64(w) * 4294967296.0:
+                    continue
+                w = np.int64(tau)
+            out_index[at] = u
+            out_weight[at] = w
+            at += 1
+        degree[v] = at - begin
     return at

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["best_move", "boundary", "commit_moves", "propose_moves", "rebalance", "search"]
+__all__ = ["best_move", "boundary", "commit_moves", "cut_entries", "propose_moves", "rebalance", "search"]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
@@ -112,6 +112,18 @@ def boundary(indptr: Any, indices: Any, part: Any, low: int, high: int, out: Any
                 found += 1
                 break
     return found
+
+
+@njit
+def cut_entries(indptr: Any, indices: Any, edge_weight: Any, part: Any, low: int, high: int) -> Any:
+    """Weight of the entries of rows ``low..high-1`` whose ends lie in different parts."""
+    weighted = edge_weight.size > 0
+    total = np.int64(0)
+    for v in range(low, high):
+        for e in range(indptr[v], indptr[v + 1]):
+            if part[indices[e]] != part[v]:
+                total += edge_weight[e] if weighted else 1
+    return total
 
 
 @njit
