@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from hasp.graph import Graph
 from hasp.layout import Layout
 from hasp.parallel import blocks, cores, run
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part, id_dtype, numpy_ids
-from hasp.rows import take_rows
+from hasp.rows import rows_by_part, take_rows
 from hasp.schema import EdgeType, NodeRole, Roles
 from hasp.scratch import MEMORY, Scratch
+from hasp.sizes import is_large
 
 __all__ = ["Blocks"]
 
@@ -34,6 +35,7 @@ class Blocks:
         layout: which part owns which entity.
         buckets: per edge type with an entity end, in the graph's order.
         scratch: where arrays go that are as long as an edge type.
+        ordered: (node type, attribute) -> its rows in the layout's order, of attributes that are large for the memory.
     """
 
     graph: Graph
@@ -41,6 +43,7 @@ class Blocks:
     layout: Layout
     buckets: Mapping[EdgeType, Buckets]
     scratch: Scratch = MEMORY
+    ordered: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
 
     @classmethod
     def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0, scratch: Scratch = MEMORY) -> Blocks:
@@ -54,15 +57,24 @@ class Blocks:
         found = {e: bucket_edges(graph, roles, layout, e, threads, scratch) for e in owned if graph.num_edges(e) > share}
         small = sorted((e for e in owned if e not in found), key=graph.num_edges, reverse=True)
         found |= zip(small, run(lambda e: bucket_edges(graph, roles, layout, e, 1, scratch), small, threads), strict=True)
-        return cls(graph, roles, layout, {e: found[e] for e in owned}, scratch)
+        ordered = {
+            (t, k): rows_by_part(v, layout.types[t], scratch)
+            for t in layout.types
+            for k, v in graph.node_attrs.get(t, {}).items()
+            if scratch.folder is not None and is_large(v)
+        }
+        return cls(graph, roles, layout, {e: found[e] for e in owned}, scratch, ordered)
 
     def part(self, part_id: int) -> Part:
         """What one part owns: its entities, and its edges sorted by destination, with their attributes."""
         nodes = {}
         for node_type, where in self.layout.types.items():
-            n_id = torch.from_numpy(where.n_id[where.ptr[part_id] : where.ptr[part_id + 1]])
-            attrs = {k: take_rows(v, n_id) for k, v in self.graph.node_attrs.get(node_type, {}).items()}
-            nodes[node_type] = Nodes(n_id, n_id.numel(), attrs)
+            window = slice(where.ptr[part_id], where.ptr[part_id + 1])
+            n_id = torch.from_numpy(where.n_id[window])
+            own = self.graph.node_attrs.get(node_type, {})
+            attrs = {k: take_rows(v, n_id) for k, v in own.items() if (node_type, k) not in self.ordered}
+            attrs |= {k: self.ordered[node_type, k][window] for k in own if k not in attrs}
+            nodes[node_type] = Nodes(n_id, n_id.numel(), {k: attrs[k] for k in own})
         edges = {e: self._with_attrs(e, buckets.edges(part_id)) for e, buckets in self.buckets.items()}
         return Part(part_id, nodes, edges)
 

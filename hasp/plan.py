@@ -26,6 +26,7 @@ from hasp.sizes import (
     free_disk,
     in_parts,
     input_bytes,
+    is_large,
     node_bytes,
     num_links,
     row_bytes,
@@ -341,6 +342,7 @@ class _Needs(NamedTuple):
         )
         fixed = BASE_BYTES + entities * ENTITY_BYTES
         memory = fixed + max(links * CSR_BYTES, links * 16 + own, buckets + max(2 * part_bytes, cut))
-        scratch = max(links * CSR_BYTES, buckets + cut)
+        rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
+        scratch = max(links * CSR_BYTES, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
         mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
         return cls(memory, fixed + mapped + max(own, 2 * part_bytes), scratch)

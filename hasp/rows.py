@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["plain", "take_rows"]
+from hasp.parallel import blocks
+
+if TYPE_CHECKING:
+    from hasp.layout import TypeLayout
+    from hasp.scratch import Scratch
+
+__all__ = ["plain", "rows_by_part", "take_rows"]
 
 # Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
 _COMMON = frozenset({
@@ -14,6 +22,8 @@ _COMMON = frozenset({
     torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128,
 })  # fmt: skip
 _CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_BLOCK = 1 << 24  # bytes of rows moved at a time
 
 
 def plain(value: Tensor) -> Tensor:
@@ -41,3 +51,29 @@ def take_rows(value: Tensor, index: Tensor) -> Tensor:
     out = np.empty((index.numel(), *source.shape[1:]), dtype=source.dtype)
     np.take(source, index.numpy(), axis=0, out=out, mode="clip")  # "raise" would go through a buffer
     return torch.from_numpy(out).view(value.dtype)
+
+
+def rows_by_part(value: Tensor, where: TypeLayout, scratch: Scratch) -> Tensor:
+    """All rows in the order of the layout's ``n_id``: part after part, so that a part's rows lie side by side.
+
+    One pass that reads in order and writes in order within each part. A map that is larger than memory would be read from the
+    disk again for nearly every part, if each gathered its own rows from it.
+
+    Args:
+        value: ``[n, ...]`` on the CPU.
+        where: the layout of the same ``n`` entities.
+        scratch: where the result goes.
+
+    Returns:
+        ``[n, ...]``, dtype of ``value``.
+    """
+    count, width = value.size(0), value[:1].numel() * value.element_size()
+    if not count or not width:
+        return value
+    out = scratch.empty((count, width), np.uint8)
+    target = out.view(f"V{width}")[:, 0]  # a row is one element, moved as a whole
+    for low, high in blocks(count, max(1, _BLOCK // width), count):
+        at = where.ptr[where.part[low:high]] + where.local[low:high]
+        dense = value[low:high].detach().resolve_conj().resolve_neg().contiguous()
+        target[at] = dense.view(-1).view(torch.uint8).numpy().view(f"V{width}")
+    return torch.from_numpy(out).view(-1).view(value.dtype).view(value.shape)

@@ -26,12 +26,16 @@ __all__ = [
     "free_disk",
     "in_parts",
     "input_bytes",
+    "is_large",
     "node_bytes",
     "num_links",
     "row_bytes",
     "shared_bytes",
     "stored_bytes",
 ]
+
+LARGE = 0.3
+"""Share of the free memory above which an attribute counts as large (:func:`is_large`)."""
 
 _ID = 8  # bytes of an id in a loaded batch: PyG works with int64
 _OWNER = 4  # owner_part of an entity, int32
@@ -121,6 +125,12 @@ def free_disk(root: str | Path) -> tuple[int, Path]:
     where = scratch_folder(root)
     held = sum(p.stat().st_size for p in where.iterdir() if p.is_file()) if where == Path(root).absolute() else 0
     return shutil.disk_usage(where).free + held, where
+
+
+def is_large(value: Tensor) -> bool:
+    """Whether an attribute's rows are put in the order of the parts once, since the system's cache would not hold them."""
+    free = available_memory()
+    return free is not None and value.nbytes > LARGE * free
 
 
 def available_memory() -> int | None:

@@ -46,6 +46,8 @@ def make_tiny(patch):
         patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
     patch.setattr(hasp.split.kernel, "SHIFT", 1)
     patch.setattr(hasp.graph, "_STEP", 5)
+    patch.setattr("hasp.sizes.LARGE", -1)  # every attribute is put in the order of the parts
+    patch.setattr("hasp.rows._BLOCK", 20)
     patch.setattr(hasp.scratch, "_LEAST", 1)
     patch.setattr(hasp.scratch, "_SECONDS", 0.001)
     patch.setattr(hasp.scratch, "MAPPED_BYTES", -(1 << 40))
@@ -218,6 +220,22 @@ def a_graph(edges=300_000, nodes=20_000):
     return Graph(
         {"title": nodes, "genre": 50}, {("title", "like", "title"): like, ("title", "has", "genre"): has}, {"title": {"x": x}}
     )
+
+
+def test_large_attributes_are_put_in_the_order_of_the_parts(tmp_path, monkeypatch):
+    """A pass of its own, for attributes alone that memory would not cache; the plan counts its files."""
+    graph = a_graph(3000, 500)
+    roles = Schema("title").resolve(graph.num_nodes, graph.edges)
+    small = plan(graph, roles, num_parts=4)
+    called = []
+    real = hasp.blocks.rows_by_part
+    monkeypatch.setattr(hasp.blocks, "rows_by_part", lambda value, *rest: called.append(value.shape) or real(value, *rest))
+    build(graph, roles, BuildConfig(num_parts=4), root=tmp_path / "a", plan=small, out_of_core=True)
+    assert called == []
+    monkeypatch.setattr("hasp.sizes.available_memory", lambda: 40_000)  # x has 16,000 bytes
+    assert plan(graph, roles, num_parts=4).scratch_bytes == small.scratch_bytes + 500 * 32
+    build(graph, roles, BuildConfig(num_parts=4), root=tmp_path / "b", plan=small, out_of_core=True)
+    assert called == [(500, 8)] and contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_the_plan_chooses_and_says_so(tmp_path, monkeypatch):
