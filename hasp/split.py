@@ -185,20 +185,45 @@ def weighted_csr(
     Every pair of entities is summed once and then mirrored, so that both directions weigh the same to the last bit, and a
     pair stays even if its weights add up to 0.
     """
-    row = np.concatenate([new[src] for src, _, new, _ in lists])
-    col = np.concatenate([new[dst] for _, dst, _, new in lists])
-    keep = row != col
-    low, high, value = np.minimum(row, col)[keep], np.maximum(row, col)[keep], np.concatenate(weights)[keep]
-    value = value / (value.max(initial=0.0) or 1.0)  # so that no sum overflows
-    order = np.lexsort((high, low))
-    low, high = low[order], high[order]
-    first = np.flatnonzero((np.diff(low, prepend=-1) != 0) | (np.diff(high, prepend=-1) != 0))
-    low, high = low[first], high[first]
-    total = np.add.reduceat(value[order], first) if first.size else value
-    mean = total.mean() if total.size else 1.0
+    total = sum(value.size for value in weights)
+    key, value = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.float64)  # key: both ends as one number
+    kept = 0
+    for (src, dst, src_new, dst_new), weight in zip(lists, weights, strict=True):
+        for begin, end in blocks(src.size):
+            u, v = src_new[src[begin:end]].astype(np.int64), dst_new[dst[begin:end]].astype(np.int64)
+            links = u != v
+            size = int(np.count_nonzero(links))
+            key[kept : kept + size] = (np.minimum(u, v) * num_rows + np.maximum(u, v))[links]
+            value[kept : kept + size] = weight[begin:end][links]
+            kept += size
+    key, value = key[:kept], value[:kept]
+    value /= value.max(initial=0.0) or 1.0  # so that no sum overflows
+    order = np.argsort(key, kind="stable")
+    key, value = key[order], value[order]
+    del order
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    sums = np.add.reduceat(value, first) if first.size else value
+    del value
+    key = key[first]
+    del first
+    mean = sums.mean() if sums.size else 1.0
     # The cap keeps sums of weights far from overflow and METIS's coarsening from being ruled by one edge.
-    scaled = np.clip(np.rint(total * (100.0 / (mean or 1.0))), 1, 100_000).astype(np.int64)
-    row, col = np.concatenate([low, high]), np.concatenate([high, low]).astype(np.int64)
-    order = np.lexsort((col, row))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_rows))]).astype(np.int64)
-    return indptr, col[order], np.concatenate([scaled, scaled])[order]
+    scaled = np.clip(np.rint(sums * (100.0 / (mean or 1.0))), 1, 100_000).astype(np.int64)
+    low, high = np.divmod(key, max(num_rows, 1))
+    del key, sums
+    return _mirrored(low, high, scaled, num_rows)
+
+
+def _mirrored(
+    low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], weight: npt.NDArray[np.int64], num_rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs ``low < high``, ascending, as a CSR of both directions: each row has its lower neighbours first."""
+    below, above = (np.bincount(ends, minlength=num_rows) for ends in (high, low))
+    indptr = np.concatenate([[0], np.cumsum(below + above)]).astype(np.int64)
+    indices, out = np.empty((2, 2 * low.size), dtype=np.int64)
+    at = np.arange(low.size) + np.repeat(indptr[:-1] + below - (np.cumsum(above) - above), above)
+    indices[at], out[at] = high, weight
+    order = np.argsort(high, kind="stable")
+    at = np.arange(low.size) + np.repeat(indptr[:-1] - (np.cumsum(below) - below), below)
+    indices[at], out[at] = low[order], weight[order]
+    return indptr, indices, out
