@@ -83,6 +83,9 @@ def train(
     free: Annotated[bool, typer.Option("--free", help="a vector of its own for every entity")] = False,
     truth: Annotated[Path | None, typer.Option(help="pairs on which the best epoch is chosen")] = None,
     patience: Annotated[int | None, typer.Option(help="stop after so many epochs without a better one")] = None,
+    lazy_rows: Annotated[bool, typer.Option("--lazy-rows", help="move a free vector only when it got a gradient")] = False,
+    amp: Annotated[bool, typer.Option("--amp", help="run the model in bfloat16 where that is safe")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard's events as well")] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -106,6 +109,9 @@ def train(
             free=free,
             truth=truth,
             patience=patience,
+            lazy_rows=lazy_rows,
+            amp=amp,
+            tensorboard=tensorboard,
             seed=seed,
             quiet=json,
         )

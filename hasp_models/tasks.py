@@ -65,6 +65,9 @@ def train_run(
     seed: int = 0,
     truth: Path | None = None,
     patience: int | None = None,
+    lazy_rows: bool = False,
+    amp: bool = False,
+    tensorboard: bool = False,
     quiet: bool = False,
 ) -> Fit:
     """Train a SemanticGNN on parts; ``out`` gets the model, its log, and a checkpoint from which it resumes.
@@ -89,6 +92,9 @@ def train_run(
         seed: of the model, the order and all draws.
         truth: pairs of similar entities; MAP@10 on them decides which epoch is kept.
         patience: see :func:`hasp_models.train.fit`.
+        lazy_rows: likewise.
+        amp: likewise.
+        tensorboard: likewise.
         quiet: no bar.
     """
     edge_type = _link_type(parts, eel, merge)
@@ -123,6 +129,9 @@ def train_run(
         seed=seed,
         validate=validate,
         patience=patience,
+        lazy_rows=lazy_rows,
+        amp=amp,
+        tensorboard=tensorboard,
         checkpoint=out / "checkpoint",
         log=out,
         progress=not quiet,

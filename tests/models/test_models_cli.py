@@ -76,6 +76,14 @@ def test_a_run_that_is_repeated_is_done_and_one_with_more_epochs_goes_on(work: P
     }
 
 
+def test_options_of_the_loop_reach_it(work: Path, tmp_path: Path) -> None:
+    options = ("train", work / "parts", "--out", tmp_path, "--dim", 4, "--layers", 1, "--epochs", 1, "--free")
+    good(*options, "--lazy-rows", "--amp")
+    settings = json.loads((tmp_path / "metrics.json").read_text())["settings"]
+    assert settings["lazy_rows"] and settings["amp"]
+    assert "made with amp=True, this run has False" in bad(*options, "--lazy-rows")
+
+
 def test_similar_explains(work: Path) -> None:
     found = good("similar", work / "emb", "title 5", "-k", 400)
     assert found["query"] == {"id": 5, "name": "title 5"}
