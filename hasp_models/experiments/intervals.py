@@ -79,19 +79,22 @@ def averaged(runs: Sequence[Result]) -> Result:
 
 
 def means_of(
-    methods: Mapping[str, Values], metric: str, group: str | None = None, *, samples: int = 10_000, seed: int = 0
-) -> Means | None:
+    methods: Mapping[str, Values], metrics: Sequence[str], group: str | None = None, *, samples: int = 10_000, seed: int = 0
+) -> dict[str, Means]:
     """Means and resampled means of methods that were judged by the same queries.
 
     Args:
         methods: label -> one result per split.
-        metric: such as ``map@10``.
+        metrics: such as ``map@10``; all share the draws.
         group: of queries; ``None``: all.
         samples: bootstrap samples.
         seed: of the samples.
 
     Returns:
-        ``None`` where no split has a query in the group.
+        Metric -> means; empty where no split has a query in the group.
+
+    Raises:
+        HaspError: methods that were judged by different queries.
     """
     labels = list(methods)
     points, drawn, queries = [], [], 0
@@ -99,14 +102,16 @@ def means_of(
         results = [methods[label][split] for label in labels]
         if any(not np.array_equal(r.queries, results[0].queries) for r in results):
             raise HaspError(f"methods are compared on the same queries, but those of split {split} differ; run them again")
-        table = np.stack([r.per_query(metric, group) for r in results], axis=1)
+        table = np.stack([r.per_query(metric, group) for metric in metrics for r in results], axis=1)
         if table.shape[0]:
             points.append(table.mean(axis=0))
             drawn.append(_resample(table, samples, seed, split))
             queries += table.shape[0]
     if not points:
-        return None
-    return Means(labels, np.mean(points, axis=0), np.mean(drawn, axis=0), queries, len(points))
+        return {}
+    point, every = np.mean(points, axis=0), np.mean(drawn, axis=0)
+    spans = {metric: slice(i * len(labels), (i + 1) * len(labels)) for i, metric in enumerate(metrics)}
+    return {metric: Means(labels, point[at], every[:, at], queries, len(points)) for metric, at in spans.items()}
 
 
 def gain(means: Means, a: str, b: str) -> Estimate:

@@ -26,7 +26,7 @@ from hasp_models.experiments.tables import csv_of
 __all__ = ["EXPERIMENTS", "QUICK", "reproduce", "reproduce_folder", "table_of"]
 
 EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (TABLE1, FIG5, FIG6, FIG7, FIG8)}
-QUICK = Size(seeds=1, splits=1, trials=2, quick=True, samples=2000)
+QUICK = Size(seeds=1, splits=1, trials=2, quick=True)
 
 
 def reproduce_folder(what: str, data: Path, out: Path, **options: Any) -> list[Row]:

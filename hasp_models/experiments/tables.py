@@ -44,10 +44,7 @@ def rows_of(
         for group in groups:
             if group is not None and group not in some.groups:
                 continue
-            for metric in metrics:
-                means = means_of(judged, metric, group, samples=samples, seed=seed)
-                if means is None:
-                    continue
+            for metric, means in means_of(judged, metrics, group, samples=samples, seed=seed).items():
                 for label in judged:
                     row: Row = {"method": label, "truth": truth, "metric": metric, "group": group or "all"}
                     row |= {"queries": means.queries, "splits": means.splits, **_numbers("mean", means.of(label))}
