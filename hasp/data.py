@@ -109,6 +109,7 @@ class HASPData:
             balance=balance,
             imbalance=imbalance,
             backend=backend,
+            weight=weight,
             probe=probe,
         )
         if root is None or out_of_core is not None:

@@ -11,24 +11,21 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
+from hasp.needs import Needs
 from hasp.schema import Roles
-from hasp.scratch import MAPPED_BYTES
 from hasp.sizes import (
     available_memory,
     batch_bytes,
-    bucket_bytes,
     expected_share,
     free_disk,
     in_parts,
     input_bytes,
-    is_large,
     node_bytes,
-    num_links,
     row_bytes,
     shared_bytes,
     stored_bytes,
@@ -47,32 +44,12 @@ ACTIVATION_FACTOR = 64
 HEADROOM = 0.85
 """Share of a GPU's memory that a training step may fill; the rest is for the allocator's rounding and the context."""
 
-BACKEND_BYTES = {"metis": 220, "multilevel": 40, "random": 0, "hash": 0, "given": 0}
-"""Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
-for both: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities."""
-
-OTHER_BACKEND_BYTES = 40
-"""The same of a partitioner that is not listed."""
-
 SPILL = 0.6
 """Share of the free memory above which a build keeps arrays as long as the edges in scratch files."""
 
 EDGE_SPREAD = 1.35
 """Edges of the largest part over the mean part, all EELs counted: partitioners even out entities, not edges. The most seen on
 two real and several made-up catalogues, at 8 and 64 parts; a random split has a tenth of that."""
-
-CUT_BYTES = 32
-"""Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
-cut at most every other EEL."""
-
-ENTITY_BYTES = 40
-"""Bytes per entity: linked or not, number among the linked, part, row, order by part."""
-
-BASE_BYTES = 40_000_000
-"""What compiled kernels and libraries take, whatever the graph (measured: 30 to 40 MB)."""
-
-CSR_BYTES = 64
-"""Bytes per undirected EEL stored in both directions while its CSR is made: four int32 pairs, two int64 of the result."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +168,7 @@ def plan(
     balance: str = "nodes",
     imbalance: float = 0.03,
     backend: str = "metis",
+    weight: str = "",
     probe: Probe | None = None,
 ) -> Plan:
     """Choose ``num_parts``, or take the given one, and predict the sizes.
@@ -206,7 +184,8 @@ def plan(
         balance: as in the build; with ``"nodes"`` the slack of the partitioner shows in edges and bytes, with ``"edges"``
             and ``"bytes"`` in entities too.
         imbalance: as in the build.
-        backend: as in the build; each has its own need of memory (:data:`BACKEND_BYTES`).
+        backend: as in the build; each has its own need of memory (:data:`hasp.needs.BACKEND_BYTES`).
+        weight: as in the build; EELs with weights take more memory.
         probe: measured cost of a training step (:func:`hasp.probe.probe`).
 
     Raises:
@@ -219,7 +198,7 @@ def plan(
         raise HaspError("nothing decides the number of parts; give num_parts=, max_part_bytes= or gpu_memory=")
     if isinstance(gpus, bool) or gpus < 1:
         raise HaspError(f"gpus={gpus}: at least 1; leave it out on a CPU")
-    model = _Model(graph, roles, balance, imbalance, backend, probe)
+    model = _Model(graph, roles, balance, imbalance, backend, weight, probe)
     if num_parts is not None:
         BuildConfig(num_parts=num_parts, balance=balance, imbalance=imbalance)
         if num_parts > max(model.entities, 1):
@@ -241,8 +220,10 @@ def plan(
 class _Model:
     """Sizes as functions of ``num_parts``."""
 
-    def __init__(self, graph: Graph, roles: Roles, balance: str, imbalance: float, backend: str, probe: Probe | None) -> None:
-        self.graph, self.roles, self.probe, self.backend = graph, roles, probe, backend
+    def __init__(
+        self, graph: Graph, roles: Roles, balance: str, imbalance: float, backend: str, weight: str, probe: Probe | None
+    ) -> None:
+        self.graph, self.roles, self.probe, self.backend, self.weighted = graph, roles, probe, backend, bool(weight)
         self.slack = 1 + imbalance
         self.node_slack = 1.0 if balance == "nodes" else self.slack
         self.edge_slack = max(self.slack, EDGE_SPREAD if backend != "random" else 1 + (EDGE_SPREAD - 1) / 10)
@@ -304,7 +285,7 @@ class _Model:
         """All figures for one number of parts."""
         size, entities, edges = self.part(num_parts)
         step_bytes = self.step(num_parts) if step else None
-        needs = _Needs.of(self.graph, self.roles, num_parts, size, self.backend)
+        needs = Needs.of(self.graph, self.roles, num_parts, size, self.backend, self.weighted)
         taken, free = input_bytes(self.graph), available_memory()
         spills = free is not None and needs.memory > SPILL * free
         out = stored_bytes(self.graph, self.roles)
@@ -317,32 +298,3 @@ class _Model:
         sizes = {t: self.graph.num_nodes[t] * row_bytes(self.graph.node_attrs.get(t, {}), 1) for t in self.roles.semantic}
         sizes |= {t: n * row_bytes(self.graph.node_attrs.get(t, {}), 1) for t, n in self.roles.quota.items()}
         return max(sizes, key=lambda t: sizes[t])
-
-
-class _Needs(NamedTuple):
-    """Bytes of a build into a folder: memory if everything is held there; memory and disk of one with scratch files.
-
-    The larger of two stages, which do not overlap. Partitioning: making the CSR of the EELs, or the CSR and the partitioner.
-    Writing: (source, destination, e_id) of every edge with an entity end grouped by part, and two parts with their attributes,
-    or the cut being sorted. Beside both: number, part and row of every entity.
-    """
-
-    memory: int
-    scratch_memory: int
-    scratch: int
-
-    @classmethod
-    def of(cls, graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str) -> _Needs:
-        entities = sum(graph.num_nodes[t] for t in roles.entity)
-        links = sum(num_links(graph, e) for e in roles.eel)
-        own = links * (BACKEND_BYTES.get(backend, OTHER_BACKEND_BYTES) if num_parts > 1 else 0)
-        buckets = bucket_bytes(graph, roles)
-        cut = (
-            0 if num_parts == 1 else sum(graph.num_edges(e) for e in roles.eel) * CUT_BYTES // (1 if backend == "random" else 2)
-        )
-        fixed = BASE_BYTES + entities * ENTITY_BYTES
-        memory = fixed + max(links * CSR_BYTES, links * 16 + own, buckets + max(2 * part_bytes, cut))
-        rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
-        scratch = max(links * CSR_BYTES, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
-        mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
-        return cls(memory, fixed + mapped + max(own, 2 * part_bytes), scratch)

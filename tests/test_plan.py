@@ -248,3 +248,13 @@ def test_a_probe_needs_entities():
     roles = dataclasses.replace(Schema(entity="t").resolve({"t": 1}, []), nodes={"t": "entity", "s": "semantic"})
     with pytest.raises(HaspError, match="a probe needs entities"):
         probe(lambda batch: None, graph, roles)
+
+
+def test_weights_and_partitioners_have_their_own_need_of_memory():
+    graph = a_graph()
+    roles = roles_of(graph)
+    needs = {b: plan(graph, roles, num_parts=4, backend=b).peak_build_bytes for b in ("metis", "multilevel", "random")}
+    assert needs["metis"] > needs["multilevel"] > needs["random"]
+    weighted = plan(graph, roles, num_parts=4, backend="random", weight="time")
+    assert weighted.peak_build_bytes - needs["random"] <= 2000 * 110 and weighted.peak_build_bytes > needs["random"]
+    assert weighted.scratch_peak_bytes > plan(graph, roles, num_parts=4, backend="random").scratch_peak_bytes

@@ -1,0 +1,71 @@
+"""Needs: bytes of memory and of disk that a build takes, as closed forms of counts, with what was measured per item."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hasp.graph import Graph
+from hasp.schema import Roles
+from hasp.scratch import MAPPED_BYTES
+from hasp.sizes import bucket_bytes, is_large, num_links
+
+__all__ = ["BACKEND_BYTES", "Needs"]
+
+BACKEND_BYTES = {"metis": 220, "multilevel": 40, "random": 0, "hash": 0, "given": 0}
+"""Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
+for both: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities."""
+
+OTHER_BACKEND_BYTES = 40
+"""The same of a partitioner that is not listed."""
+
+CUT_BYTES = 32
+"""Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
+cut at most every other EEL."""
+
+ENTITY_BYTES = 40
+"""Bytes per entity: linked or not, number among the linked, part, row, order by part."""
+
+BASE_BYTES = 40_000_000
+"""What compiled kernels and libraries take, whatever the graph (measured: 30 to 40 MB)."""
+
+CSR_BYTES = 64
+"""Bytes per undirected EEL stored in both directions while its CSR is made: four int32 pairs, two int64 of the result."""
+
+WEIGHTED_BYTES = 110
+"""Bytes per stored EEL where EELs have weights, which are summed over repeats first (measured: 98, and 8 of the weights)."""
+
+
+class Needs(NamedTuple):
+    """Bytes of a build into a folder: memory if everything is held there; memory and disk of one with scratch files.
+
+    The larger of two stages, which do not overlap. Partitioning: making the CSR of the EELs, or the CSR and the partitioner.
+    Writing: (source, destination, e_id) of every edge with an entity end grouped by part, and two parts with their attributes,
+    or the cut being sorted. Beside both: number, part and row of every entity.
+
+    Attributes:
+        memory: if everything is held in memory, beside the input.
+        scratch_memory: with scratch files, resident pages of mapped files included.
+        scratch: disk that those take.
+    """
+
+    memory: int
+    scratch_memory: int
+    scratch: int
+
+    @classmethod
+    def of(cls, graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str, weighted: bool = False) -> Needs:
+        """What a build into ``num_parts`` parts, the largest of ``part_bytes`` when loaded, takes."""
+        entities = sum(graph.num_nodes[t] for t in roles.entity)
+        links = sum(num_links(graph, e) for e in roles.eel)
+        stored = sum(graph.num_edges(e) for e in roles.eel)
+        own = links * (BACKEND_BYTES.get(backend, OTHER_BACKEND_BYTES) if num_parts > 1 else 0)
+        # The weights, then a CSR of int64 neighbours and weights that stays in memory.
+        making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
+        buckets = bucket_bytes(graph, roles)
+        cut = 0 if num_parts == 1 else stored * CUT_BYTES // (1 if backend in ("random", "hash") else 2)
+        fixed = BASE_BYTES + entities * ENTITY_BYTES
+        memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))
+        rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
+        scratch = max(links * CSR_BYTES, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
+        mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
+        return cls(memory, fixed + mapped + max(making, kept + own, 2 * part_bytes), scratch)
