@@ -22,7 +22,7 @@ from hasp import memory
 from hasp.blocks import Blocks
 from hasp.config import BuildConfig
 from hasp.count import count
-from hasp.cut import BACKENDS, cut_linked
+from hasp.cut import cut_linked, resolve
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph
@@ -120,7 +120,9 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
     clock = clock or _Clock(None)
     with clock("cut"):
         labels = np.full(eels.num_entities, -1, dtype=np.int32)
-        how = (config.backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
+        backend, why = resolve(config.backend, eels.indptr, eels.indices.size // 2, config.num_parts)
+        clock.partitioner = f"{backend} ({why})"
+        how = (backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
         labels[eels.linked] = cut_linked(eels.indptr, eels.indices, config.num_parts, *how)
     with clock("fill"):
         weight = _fill_weight(graph, roles, config.balance, eels)
@@ -130,8 +132,6 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
 
 def _check_settings(graph: Graph, roles: Roles, config: BuildConfig) -> None:
     """What only a later stage would refuse: by then the folder is begun and, with ``overwrite``, the old parts are gone."""
-    if config.backend != "given" and config.backend not in BACKENDS:
-        raise HaspError(f"backend={config.backend!r} is not one of {sorted(BACKENDS)}; choose one of these")
     check_weights(graph, roles, config.weight)
     for prefix, stores in (("node", graph.node_attrs), ("edge", {edge_name(e): v for e, v in graph.edge_attrs.items()})):
         for label, attrs in stores.items():
@@ -268,6 +268,7 @@ class _Clock:
         self.scratch = scratch
         self._progress = progress
         self._seconds: dict[str, float] = {}
+        self.partitioner = ""
         self._reset = memory.reset_peak()
         self._before = memory.resident_bytes()
 
@@ -290,8 +291,10 @@ class _Clock:
             self._progress(stage, total, total)
 
     def log(self) -> dict[str, Any]:
-        """``seconds`` per stage, and ``peak_build_bytes`` above what was resident before, where it can be measured."""
+        """``seconds`` per stage, the ``partitioner`` and why it was taken, ``peak_build_bytes`` above what there was."""
         out: dict[str, Any] = {"seconds": {k: round(v, 4) for k, v in self._seconds.items()}}
+        if self.partitioner:
+            out["partitioner"] = self.partitioner
         if self._reset and memory.peak_bytes():
             out["peak_build_bytes"] = max(0, memory.peak_bytes() - self._before)
         if self.scratch.folder is not None:

@@ -67,7 +67,7 @@ GpuMemory = Annotated[str | None, typer.Option(help="instead: memory of a GPU; a
 Gpus = Annotated[int, typer.Option(help="a chosen number of parts is a multiple of this")]
 Balance = Annotated[str, typer.Option(help="what entities without links even out: nodes, edges or bytes")]
 Imbalance = Annotated[float, typer.Option(help="how much above the mean the partitioner may load a part")]
-Backend = Annotated[str, typer.Option(help="partitioner: metis, or random (the baseline)")]
+Backend = Annotated[str, typer.Option(help="partitioner: metis, multilevel, stream, auto (one of these), random, ...")]
 Html = Annotated[Path | None, typer.Option(help="also write the report as one page")]
 Verified = Annotated[str, typer.Option("--verify", help="trust in files: size, first (hash once) or always")]
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hasp.backends import BACKENDS, Task
+from hasp import memory
+from hasp.backends import BACKENDS, Task, choose
 from hasp.backends.slices import slices
 from hasp.backends.task import edge_cut
 from hasp.config import whole
@@ -19,7 +20,7 @@ from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.split import symmetric_csr, weighted_csr
 
-__all__ = ["BACKENDS", "check_csr", "cut_linked", "edge_cut", "partition"]
+__all__ = ["BACKENDS", "check_csr", "cut_linked", "edge_cut", "partition", "resolve"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -45,7 +46,9 @@ def partition(
         indptr: integers ``[n + 1]``, ascending from 0 to ``len(indices)``.
         indices: integers in ``0..n-1``.
         num_parts: ``1..n``.
-        backend: one of :data:`BACKENDS`: ``"metis"`` or ``"random"`` (the baseline).
+        backend: ``"auto"`` (:func:`resolve` says what and why) or one of :data:`BACKENDS`: ``"metis"``, ``"multilevel"`` (large
+            graphs), ``"stream"`` (``indptr`` and ``indices`` may be maps of files, which are then read row by row and not
+            copied), ``"metis_child"``, the extras ``"metis32"`` and ``"kaminpar"``, the baselines ``"random"`` and ``"hash"``.
         node_weight: whole numbers >= 0 ``[n]`` that are balanced instead of the node count.
         edge_weight: numbers >= 0 ``[len(indices)]``; weights of repeats and of the two directions add up.
         imbalance: the heaviest part is at most ``1 + imbalance`` times the mean where the backend can.
@@ -62,6 +65,7 @@ def partition(
     ptr, idx = check_csr(indptr, indices, copy=not streamed)
     n = ptr.size - 1
     num_parts, seed = whole("num_parts", num_parts), whole("seed", seed)
+    resolve(backend, ptr, idx.size // 2, num_parts)
     if not 1 <= num_parts <= max(n, 1):
         raise HaspError(f"num_parts={num_parts} is not in 1..{n}, the number of nodes; change num_parts")
     if seed < 0:
@@ -107,8 +111,7 @@ def cut_linked(
     With fewer than four nodes per part no k-way partitioner is at its best and METIS breaks: then a bandwidth-reducing order
     (reverse Cuthill-McKee) is cut into equal slices.
     """
-    if backend not in BACKENDS:
-        raise HaspError(f"backend={backend!r} is not one of {sorted(BACKENDS)}; choose one of these")
+    backend = resolve(backend, indptr, indices.size // 2, num_parts)[0]
     n = indptr.size - 1
     if n == 0 or num_parts == 1:
         return np.zeros(n, dtype=np.int32)
@@ -120,6 +123,31 @@ def cut_linked(
             f"{indices.size // 2:,} edges; use another backend"
         )
     return labels
+
+
+def resolve(backend: str, indptr: Int64s, num_edges: int, num_parts: int) -> tuple[str, str]:
+    """What ``auto`` means for a graph.
+
+    Args:
+        backend: as in :func:`partition`.
+        indptr: of the graph of the linked nodes.
+        num_edges: of the same graph, each once.
+        num_parts: parts.
+
+    Returns:
+        A name of :data:`BACKENDS`, and why; the reason is ``"as asked"`` for every backend but ``auto``.
+
+    Raises:
+        HaspError: there is no such backend, or it is ``given``, which partitions nothing.
+    """
+    if backend == "given":
+        raise HaspError("backend='given' is not one of those that partition; choose one, or pass node_part=")
+    if backend == "auto":
+        most = int(np.diff(indptr).max(initial=0))
+        return choose(indptr.size - 1, num_edges, most, num_parts, memory.available_bytes() or None)
+    if backend not in BACKENDS:
+        raise HaspError(f"backend={backend!r} is not one of {['auto', *sorted(BACKENDS)]}; choose one of these")
+    return backend, "as asked"
 
 
 def check_csr(indptr: npt.ArrayLike, indices: npt.ArrayLike, copy: bool = True) -> tuple[Int64s, Any]:

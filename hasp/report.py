@@ -46,8 +46,8 @@ class Report:
         loaded_bytes: ``[N]``: bytes of each part as a loaded batch (:func:`hasp.sizes.batch_bytes` of the real counts);
             empty where the builder did not count them.
         predicted: what the plan said: ``part_bytes`` (a loaded batch), ``peak_build_bytes``; empty without a plan.
-        measured: ``peak_build_bytes`` and ``seconds`` per stage of this run; ``None`` where nobody measured. Not
-            deterministic, and so not part of a manifest.
+        measured: ``peak_build_bytes``, ``partitioner`` and ``seconds`` per stage of this run; ``None`` where nobody measured.
+            Not deterministic, and so not part of a manifest.
 
     Raises:
         HaspError: a list has not one value per part, or a count is negative.
@@ -294,6 +294,8 @@ class Report:
         lines = [table(["", "predicted", "measured"], rows)] if rows else []
         if disk:
             lines.append(f"on disk: {disk}")
+        if "partitioner" in measured:
+            lines.append(f"partitioner: {measured['partitioner']}")
         seconds = measured.get("seconds") or {}
         if seconds:
             lines.append("seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in seconds.items()))

@@ -28,7 +28,7 @@ _NO_NODE: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
 
 def stream(task: Task, passes: int = PASSES) -> Int32s:
-    """Partition in ``passes`` (at least 2) reads of the rows in order; the graph need not be clean and may be a map of a file."""
+    """Partition in ``passes`` (at least 2) reads of the rows in order; the graph may be unclean, and a map of a file."""
     if passes < 2:
         raise HaspError(f"passes={passes}: a stream takes at least 2 passes, one alone is little better than random; use 5")
     level = Level.of(task)

@@ -190,6 +190,17 @@ def _sink(heap: Any, size: int, place: Any, gain: Any, at: int) -> None:
 
 
 @njit
+def _undo(trail: Any, origin: Any, node_weight: Any, part: Any, load: Any) -> None:
+    """Send the nodes of ``trail`` back to where they came from."""
+    for i in range(trail.size):
+        v = trail[i]
+        own = node_weight[v] if node_weight.size > 0 else 1
+        load[part[v]] -= own
+        load[origin[i]] += own
+        part[v] = origin[i]
+
+
+@njit
 def search(
     indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, most: int, order: Any, patience: int, look: int,
     budget: int, part: Any, load: Any,
@@ -274,13 +285,7 @@ def search(
                         _sink(heap, size, place, gain, place[u])
         for j in range(size):
             place[heap[j]] = -1
-        while moves > keep:
-            moves -= 1
-            v = trail[moves]
-            own = node_weight[v] if sized else 1
-            load[part[v]] -= own
-            load[origin[moves]] += own
-            part[v] = origin[moves]
+        _undo(trail[keep:moves], origin[keep:moves], node_weight, part, load)
         fell += best
     return fell
 

@@ -79,15 +79,17 @@ def stream_pass(
                     met[used] = p
                     used += 1
                 ties[p] += edge_weight[e] if weighted else 1
-        lightest = heap[0]
-        best: Any = lightest if load[lightest] + own <= most else np.int64(-1)
+        lightest: Any = heap[0]
+        best: Any = np.int64(-1)
+        if load[lightest] + own <= most:
+            best = lightest
         score = ties[lightest] - 1.5 * alpha * np.sqrt(float(load[lightest]))
         for j in range(used):
-            p = np.int64(met[j])
-            if p != lightest and load[p] + own <= most:
-                now = ties[p] - 1.5 * alpha * np.sqrt(float(load[p]))
-                if now > score or (now == score and _lighter(load, p, best)):
-                    best, score = p, now
+            q: Any = np.int64(met[j])
+            if q != lightest and load[q] + own <= most:
+                now = ties[q] - 1.5 * alpha * np.sqrt(float(load[q]))
+                if now > score or (now == score and _lighter(load, q, best)):
+                    best, score = q, now
         for j in range(used):
             ties[met[j]] = 0
         if best < 0:
