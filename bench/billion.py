@@ -254,6 +254,8 @@ def measure(
         )
         shutil.rmtree(source)  # so that twice the graph need not fit the disk
         out += watch("start", "bench.billion:verify", root=root)
+        if out[-1].result["problems"]:
+            raise RuntimeError(f"verify found {out[-1].result['problems'][:3]}")
         out += watch("start", "bench.billion:train", root=root, parts=train_parts)
     return out
 
@@ -283,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         found = measure(sizes, given.scratch or Path(tempfile.gettempdir()), given.num_parts, given.backend, out_of_core)
         for stage in (w for w in found if w.stage != "start"):  # imports
-            table.add(edges=sizes.edges, **stage.row())
+            table.add(edges=sizes.edges, **stage.row(), result=stage.result)
         print(json.dumps({**_planned(found), "edges": sizes.edges, "all": time.perf_counter() - start}))
         print("\n" + table.markdown(), flush=True)
     table.notes += [*_slopes(table), in_words(where)]
@@ -293,9 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _planned(found: list[Watched]) -> dict[str, Any]:
-    result: dict[str, Any] = next((w.result for w in found if "planned" in w.result), {})
-    losses = next((w.result for w in found if "losses" in w.result), {})
-    return {**result, **losses}
+    return {name: value for w in found for name, value in w.result.items()}
 
 
 def _slopes(table: Table) -> list[str]:
