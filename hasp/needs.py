@@ -9,14 +9,25 @@ from hasp.schema import Roles
 from hasp.scratch import MAPPED_BYTES
 from hasp.sizes import bucket_bytes, is_large, num_links
 
-__all__ = ["BACKEND_BYTES", "Needs"]
+__all__ = ["AUTO_EELS", "BACKEND_BYTES", "Needs"]
 
-BACKEND_BYTES = {"metis": 220, "multilevel": 40, "random": 0, "hash": 0, "given": 0}
+BACKEND_BYTES = {
+    "metis": 220,
+    "metis_child": 236,
+    "metis32": 110,
+    "kaminpar": 60,
+    "multilevel": 40,
+    "stream": 0,
+    "random": 0,
+    "hash": 0,
+    "given": 0,
+}
 """Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
-for both: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities."""
+for all: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities. ``auto`` is counted as what it takes for
+uneven degrees: METIS below :data:`AUTO_EELS`, ``multilevel`` from there on."""
 
-OTHER_BACKEND_BYTES = 40
-"""The same of a partitioner that is not listed."""
+AUTO_EELS = 800_000
+"""EELs from which ``auto`` leaves METIS."""
 
 CUT_BYTES = 32
 """Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
@@ -58,7 +69,8 @@ class Needs(NamedTuple):
         entities = sum(graph.num_nodes[t] for t in roles.entity)
         links = sum(num_links(graph, e) for e in roles.eel)
         stored = sum(graph.num_edges(e) for e in roles.eel)
-        own = links * (BACKEND_BYTES.get(backend, OTHER_BACKEND_BYTES) if num_parts > 1 else 0)
+        taken = backend if backend != "auto" else "metis" if links < AUTO_EELS else "multilevel"
+        own = links * (BACKEND_BYTES.get(taken, BACKEND_BYTES["metis"]) if num_parts > 1 else 0)
         # The weights, then a CSR of int64 neighbours and weights that stays in memory.
         making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
         buckets = bucket_bytes(graph, roles)
