@@ -136,8 +136,8 @@ class Plan:
         text = f"the build needs about {format_bytes(needed)}, and {format_bytes(available)} of memory is free"
         if needed > available:
             raise HaspError(
-                f"{text}; free some, take a larger machine or another backend (auto chooses; more parts do not help METIS), or partition "
-                "elsewhere and pass node_part="
+                f"{text}; free some, take a larger machine or another backend (auto chooses; more parts do not help METIS), or "
+                "partition elsewhere and pass node_part="
             )
         if needed > 0.8 * available:
             warnings.warn(f"{text}; close other programs", HaspWarning, stacklevel=2)
