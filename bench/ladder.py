@@ -271,7 +271,7 @@ def run(size: str = "full") -> list[Table]:
                 "steps to the MAP": count,
                 "seconds to it": seconds,
                 "times faster": None if seconds is None or first is None else first / seconds,
-                "best MAP": got["best"],
+                "best MAP": got["best"] if got["reached"] else None,  # a rung that was cut short has none to compare
                 "peak MB": None if got["peak"] is None else got["peak"] / 1e6,
             },
             curve=got["curve"],
