@@ -271,6 +271,7 @@ def sparsify(
                 z = np.uint64(min(u, v) * n + max(u, v)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
                 z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                 z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                z = z ^ (z >> np.uint64(31))
                 if np.float64(z >> np.uint64(32)) * tau >= np.float64(w) * 4294967296.0:
                     continue
                 w = np.int64(tau)
