@@ -86,7 +86,7 @@ def build(
     """
     spill = root is not None and (out_of_core if out_of_core is not None else plan is not None and plan.out_of_core)
     scratch = Scratch(root) if spill else MEMORY
-    clock = _Clock(progress, scratch)
+    clock = _Clock(progress, scratch, plan)
     entities = {t: graph.num_nodes[t] for t in roles.entity}
     total = sum(entities.values())
     if config.num_parts > max(total, 1):
@@ -264,8 +264,9 @@ def _stepping(task: Callable[[int], Any], step: Callable[[], None]) -> Callable[
 class _Clock:
     """Seconds per stage, peak memory and scratch of one build; tells the user's progress function."""
 
-    def __init__(self, progress: Progress | None, scratch: Scratch = MEMORY) -> None:
+    def __init__(self, progress: Progress | None, scratch: Scratch = MEMORY, plan: Plan | None = None) -> None:
         self.scratch = scratch
+        self._planned = 0 if plan is None else plan.scratch_peak_bytes
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self.partitioner = ""
@@ -299,4 +300,6 @@ class _Clock:
             out["peak_build_bytes"] = max(0, memory.peak_bytes() - self._before)
         if self.scratch.folder is not None:
             out["scratch_bytes"] = self.scratch.num_bytes
+            if self._planned:  # the report itself holds what does not depend on the machine
+                out["planned_peak_bytes"] = self._planned
         return out

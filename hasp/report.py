@@ -46,7 +46,8 @@ class Report:
         loaded_bytes: ``[N]``: bytes of each part as a loaded batch (:func:`hasp.sizes.batch_bytes` of the real counts);
             empty where the builder did not count them.
         predicted: what the plan said: ``part_bytes`` (a loaded batch), ``peak_build_bytes``; empty without a plan.
-        measured: ``peak_build_bytes``, ``partitioner`` and ``seconds`` per stage of this run; ``None`` where nobody measured.
+        measured: ``peak_build_bytes``, ``partitioner`` and ``seconds`` per stage of this run, ``scratch_bytes`` and
+            ``planned_peak_bytes`` of one with scratch files; ``None`` where nobody measured.
             Not deterministic, and so not part of a manifest.
 
     Raises:
@@ -287,13 +288,15 @@ class Report:
             largest = max(self.loaded_bytes) if self.loaded_bytes else None
             rows.append(["largest loaded part", _size(self.predicted.get("part_bytes")), _size(largest)])
         if "peak_build_bytes" in measured or "peak_build_bytes" in self.predicted:
-            pair = self.predicted.get("peak_build_bytes"), measured.get("peak_build_bytes")
-            rows.append(["memory of the build", *(_size(v) for v in pair)])
+            planned = measured.get("planned_peak_bytes", self.predicted.get("peak_build_bytes"))
+            rows.append(["memory of the build", _size(planned), _size(measured.get("peak_build_bytes"))])
         blocks = (("part", sum(self.part_bytes)), ("shared", self.shared_bytes), ("sampled", self.sampled_bytes))
         disk = ", ".join(f"{k} {format_bytes(v)}" for k, v in (*blocks, ("cut", self.cut_bytes)) if v)
         lines = [table(["", "predicted", "measured"], rows)] if rows else []
         if disk:
             lines.append(f"on disk: {disk}")
+        if "scratch_bytes" in measured:
+            lines.append(f"scratch files: {_size(measured['scratch_bytes'])} in all, while it was built")
         if "partitioner" in measured:
             lines.append(f"partitioner: {measured['partitioner']}")
         seconds = measured.get("seconds") or {}

@@ -196,7 +196,11 @@ def _memory(report: Report) -> str:
     largest = max(report.loaded_bytes) if report.loaded_bytes else None
     rows = [
         ["largest loaded part", _size(report.predicted.get("part_bytes")), _size(largest)],
-        ["memory of the build", _size(report.predicted.get("peak_build_bytes")), _size(measured.get("peak_build_bytes"))],
+        [
+            "memory of the build",
+            _size(measured.get("planned_peak_bytes", report.predicted.get("peak_build_bytes"))),
+            _size(measured.get("peak_build_bytes")),
+        ],
         ["part files", "–", _size(sum(report.part_bytes))],
         ["shared block", "–", _size(report.shared_bytes)],
         ["sampled block", "–", _size(report.sampled_bytes)],

@@ -262,6 +262,9 @@ def test_what_is_planned_is_what_is_taken(tmp_path, tiny):
     # All that is made in one build, though not all at once.
     assert 0.5 * planned.scratch_bytes < store.build_log["scratch_bytes"] < 2 * planned.scratch_bytes
     assert [p.name for p in tmp_path.iterdir()] == ["parts"]
+    assert store.build_log["planned_peak_bytes"] == planned.scratch_peak_bytes
+    text = str(HASPData.of(store).report())
+    assert "scratch files: " in text and "memory of the build" in text
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
