@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hasp.backends.level import Crew, Level, propagate
+from hasp.backends.refine import balanced
 from hasp.backends.task import Int32s, Task
 from hasp.config import whole
 from hasp.errors import HaspError
@@ -43,6 +44,7 @@ def stream(task: Task, passes: int = PASSES) -> Int32s:
     part = packed[cluster]
     del packed, cluster, weight
     _fennel(level, _NO_NODE, task.most, passes - growing, part, load)
+    balanced(level, part, load, task.most)  # of rows, it reads those of the nodes that must move
     return part
 
 

@@ -296,7 +296,8 @@ def rebalance(
 ) -> None:  # fmt: skip
     """Move nodes out of parts above ``most``: ``order`` int32 (first those whose move costs least) names the candidates.
 
-    Each goes to the neighbouring part with room that it is tied to most, or else to the lightest part if that has room.
+    Each goes to the neighbouring part with room that it is tied to most, or else to the lightest part if that
+    has room, or at least stays lighter than the one it leaves: then no part ends above the mean plus the heaviest node.
     """
     sized = node_weight.size > 0
     ties = np.zeros(load.size, dtype=np.int64)
@@ -309,7 +310,7 @@ def rebalance(
         _, to = best_move(v, indptr, indices, edge_weight, node_weight, part, load, most, ties, met)
         if to < 0:
             lightest = np.argmin(load)
-            if load[lightest] + own > most:
+            if load[lightest] + own > most and load[lightest] + own >= load[part[v]]:
                 continue
             to = np.int32(lightest)
         load[part[v]] -= own

@@ -111,7 +111,7 @@ def rebalance(graph, most, order, part, load):
             continue
         move = best_move(graph, part, load, most, v)
         to = move[1] if move is not None else min(range(len(load)), key=lambda p: (load[p], p))
-        if load[to] + own <= most:
+        if load[to] + own <= most or load[to] + own < load[part[v]]:
             load[part[v]] -= own
             load[to] += own
             part[v] = to
