@@ -44,10 +44,14 @@ class IdMap:
 
     def __init__(self, ids: Array, where: str, node_type: str, typed: bool = False) -> None:
         self.ids, self.where, self.node_type, self.typed = ids, where, node_type, typed
-        self.is_range = ids.dtype.kind == "i" and bool(np.array_equal(ids, np.arange(len(ids))))
+        # They count up by ones, from 0 or from anything else: then nothing has to be looked up.
+        self._counts = ids.dtype.kind == "i" and bool((ids[1:] - ids[:-1] == 1).all())
+        if self._counts and len(ids):
+            self._counts = int(ids[-1]) - int(ids[0]) == len(ids) - 1  # a difference may wrap
+        self.is_range = self._counts and not (len(ids) and ids[0])
         self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._slots: npt.NDArray[np.int32] | None = None
-        if not self.is_range and not self._hash():
+        if not self._counts and not self._hash():
             self._sort()
 
     def __len__(self) -> int:
@@ -123,7 +127,7 @@ class IdMap:
         """Make the tables that several threads are about to share."""
         if self.ids.dtype.kind == "U":
             assert self._text
-        elif not self.is_range and self._slots is None and len(self.ids):
+        elif not self._counts and self._slots is None and len(self.ids):
             assert self._table is None or self._table
 
     def place_text(self, values: Text, out: Array, first: int = 0) -> Bad:
@@ -175,10 +179,12 @@ class IdMap:
         """Positions, and which values were found; ``None``: all."""
         if not len(self.ids) or not len(values):
             return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
-        if self.is_range:
-            if values.min() >= 0 and values.max() < len(self.ids):
-                return values, None
-            return values, (values >= 0) & (values < len(self.ids))
+        if self._counts:
+            low = int(self.ids[0])
+            high = low + len(self.ids) - 1
+            if values.min() >= low and values.max() <= high:
+                return values - low if low else values, None
+            return np.where(values < low, low, values) - low, (values >= low) & (values <= high)
         if self._slots is not None:
             from hasp.kernels.ids import find_slots
 
@@ -187,6 +193,9 @@ class IdMap:
             return places, places >= 0 if missing else None
         if self.ids.dtype.kind == "i" and self._table is not None:
             low, table = self._table
+            if values.min() >= low and values.max() <= low + len(table) - 1:
+                found = table[values - low]
+                return found, None if found.min() >= 0 else found >= 0
             inside = (values >= low) & (values <= low + len(table) - 1)
             found = table[np.where(inside, values - low, 0)]
             ok = inside & (found >= 0)

@@ -377,3 +377,20 @@ def test_numpy_strings_become_bytes_block_by_block(monkeypatch: pytest.MonkeyPat
     text = Text.of(np.array(["a", "", "\u00e9\u00e9", "long"]))
     assert text.ptr.tolist() == [0, 1, 1, 5, 9] and [text.item(i) for i in range(4)] == ["a", "", "\u00e9\u00e9", "long"]
     assert Text.of(np.array([], dtype=np.str_)).ptr.tolist() == [0]
+
+
+@pytest.mark.parametrize("low", [0, 7, -3, -(2**63), 2**63 - 5])
+def test_ids_that_count_up_from_anywhere(low: int) -> None:
+    ids = IdMap(np.array([low + i for i in range(5)], np.int64), "nodes", "user")
+    assert ids.is_range is (low == 0) and ids.find(ids.ids[[4, 0, 2]], "edges").tolist() == [4, 0, 2]
+    outside = [v for v in (low - 1, low + 5, -(2**63), 2**63 - 1, 0) if not low <= v < low + 5 and -(2**63) <= v < 2**63]
+    for value in outside:
+        with pytest.raises(InvalidGraph, match=rf"1 of 2 do not \(row 1: {value}\)"):
+            ids.find(np.array([low, value], np.int64), "edges")
+
+
+def test_differences_that_wrap_do_not_count_up() -> None:
+    edge = np.array([2**63 - 1, -(2**63)], np.int64)  # the difference is 1 only because it wraps
+    assert IdMap(edge, "nodes", "user").find(edge[::-1].copy(), "edges").tolist() == [1, 0]
+    with pytest.raises(InvalidGraph, match="1 of 1 do not"):
+        IdMap(edge, "nodes", "user").find(np.array([5]), "edges")
