@@ -151,8 +151,9 @@ class Blocks:
         return Part(part_id, nodes, edges)
 
     def _with_attrs(self, edge_type: EdgeType, edges: Edges) -> Edges:
-        attrs = {k: take_rows(v, edges.e_id) for k, v in self.graph.edge_attrs.get(edge_type, {}).items()}
-        return Edges(edges.edge_index, edges.e_id, attrs, edges.pairs, edges.ptr)
+        own = self.graph.edge_attrs.get(edge_type, {})
+        attrs = {k: take_rows(v, edges.e_id) for k, v in own.items() if k not in edges.attrs} | dict(edges.attrs)
+        return Edges(edges.edge_index, edges.e_id, {k: attrs[k] for k in own}, edges.pairs, edges.ptr)
 
 
 def _row_bytes(attrs: Mapping[str, Tensor]) -> int:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from hasp.graph import Graph
 from hasp.kernels import bucket as kernel
 from hasp.layout import Layout
 from hasp.parallel import blocks, run
 from hasp.part import Edges, numpy_ids
+from hasp.rows import room_for_rows, take_rows, whole_rows
 from hasp.schema import EdgeType, Roles
 from hasp.scratch import MEMORY, Scratch
+from hasp.sizes import is_large
 
 __all__ = ["Buckets", "bucket_edges", "sort_by_destination", "sort_cut"]
 
@@ -34,12 +37,14 @@ class Buckets:
         e_id: ``[E]`` edge ids, ascending within each part.
         ptr: int64 ``[num_parts + 2]``: part ``p`` has ``ptr[p]:ptr[p + 1]``; the last bucket holds the cut edges.
         num_keys: per part, one more than the largest destination that may occur in it, int64 ``[num_parts]``.
+        attrs: rows of attributes that are large for the memory, in the order of ``e_id``.
     """
 
     ends: tuple[Array, Array]
     e_id: Array
     ptr: npt.NDArray[np.int64]
     num_keys: npt.NDArray[np.int64]
+    attrs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -52,10 +57,15 @@ class Buckets:
         return int(self.ptr[-1] - self.ptr[-2])
 
     def edges(self, part_id: int) -> Edges:
-        """The edges of one part, sorted by (destination, edge id), without attributes."""
+        """The edges of one part, sorted by (destination, edge id), with the attributes of :attr:`attrs` alone."""
         window = slice(self.ptr[part_id], self.ptr[part_id + 1])
         src, dst = (end[window] for end in self.ends)
-        return sort_by_destination(src, dst, self.e_id[window], int(self.num_keys[part_id]))
+        e_id, num_keys = self.e_id[window], int(self.num_keys[part_id])
+        if not self.attrs:
+            return sort_by_destination(src, dst, e_id, num_keys)
+        at = sort_by_destination(src, dst, np.arange(e_id.size, dtype=numpy_ids(e_id.size)), num_keys)
+        attrs = {k: take_rows(v[window], at.e_id) for k, v in self.attrs.items()}
+        return Edges(at.edge_index, torch.from_numpy(e_id[at.e_id.numpy()]), attrs)
 
     def cut(self) -> tuple[Array, Array, Array]:
         """(sources, destinations, edge ids) of the cut edges, ascending by edge id."""
@@ -103,6 +113,7 @@ def bucket_edges(
     todo = blocks(src.size, _BLOCK)
     counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
     place: Callable[[int], None]
+    where: Callable[[int, npt.NDArray[np.int64]], None]
     if roles.nodes[src_type] == roles.nodes[dst_type] == "entity":
         a, b = layout.types[src_type], layout.types[dst_type]
         out = scratch.empty((2, src.size), np.int32)
@@ -117,6 +128,10 @@ def bucket_edges(
             low, high = todo[i]
             block = (src[low:high], dst[low:high], a.part, b.part, a.local, b.local)
             kernel.place_both(*block, layout.num_parts, low, cursors[i], out, e_id)
+
+        def where(i: int, at: npt.NDArray[np.int64]) -> None:
+            low, high = todo[i]
+            kernel.where_both(src[low:high], dst[low:high], a.part, b.part, layout.num_parts, cursors[i], at)
     else:
         entity_is_source = roles.nodes[src_type] == "entity"
         own = layout.types[src_type if entity_is_source else dst_type]
@@ -137,9 +152,39 @@ def bucket_edges(
             block = (end[low:high], other[low:high], own.part, own.local)
             kernel.place_one(*block, low, cursors[i], out_end, out_other, e_id)
 
+        def where(i: int, at: npt.NDArray[np.int64]) -> None:
+            low, high = todo[i]
+            kernel.where_one(end[low:high], own.part, cursors[i], at)
+
     run(count, range(len(todo)), threads)
     ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
     # cursors[i, p]: where block i's edges of part p begin = all earlier parts, then the earlier blocks of this part.
-    cursors = ptr[:-1] + np.cumsum(counts, axis=0) - counts
+    begins = ptr[:-1] + np.cumsum(counts, axis=0) - counts
+    cursors = begins.copy()
     run(place, range(len(todo)), threads)
-    return Buckets(ends, e_id, ptr, num_keys)
+    attrs = {}
+    for name, value in graph.edge_attrs.get(edge_type, {}).items():
+        if scratch.folder is not None and is_large(value):
+            cursors = begins.copy()
+            attrs[name] = _spread(value, todo, where, threads, scratch)
+    return Buckets(ends, e_id, ptr, num_keys, attrs)
+
+
+def _spread(
+    value: Tensor,
+    todo: list[tuple[int, int]],
+    where: Callable[[int, npt.NDArray[np.int64]], None],
+    threads: int,
+    scratch: Scratch,
+) -> Tensor:
+    """The rows of an attribute in the order of the buckets, in one pass; see :func:`hasp.rows.rows_by_part`."""
+    target, out = room_for_rows(value, scratch)
+
+    def move(i: int) -> None:
+        low, high = todo[i]
+        at = np.empty(high - low, dtype=np.int64)
+        where(i, at)
+        target[at] = whole_rows(value[low:high])
+
+    run(move, range(len(todo)), threads)
+    return out

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hasp.graph import Graph
 from hasp.schema import Roles
 from hasp.scratch import MAPPED_BYTES
-from hasp.sizes import bucket_bytes, is_large, num_links
+from hasp.sizes import bucket_bytes, in_parts, is_large, num_links
 
 __all__ = ["AUTO_EELS", "BACKEND_BYTES", "Needs"]
 
@@ -78,6 +78,7 @@ class Needs(NamedTuple):
         fixed = BASE_BYTES + entities * ENTITY_BYTES
         memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))
         rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
+        rows += [v for e in graph.edges if in_parts(e, roles) for v in graph.edge_attrs.get(e, {}).values()]
         scratch = max(links * CSR_BYTES, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
         mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
         return cls(memory, fixed + mapped + max(making, kept + own, 2 * part_bytes), scratch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from hasp.layout import TypeLayout
     from hasp.scratch import Scratch
 
-__all__ = ["plain", "rows_by_part", "take_rows"]
+__all__ = ["plain", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
 
 # Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
 _COMMON = frozenset({
@@ -67,13 +68,26 @@ def rows_by_part(value: Tensor, where: TypeLayout, scratch: Scratch) -> Tensor:
     Returns:
         ``[n, ...]``, dtype of ``value``.
     """
+    target, out = room_for_rows(value, scratch)
+    step = max(1, _BLOCK // max(1, target.itemsize))
+    for low, high in blocks(value.size(0), step, value.size(0)):
+        target[where.ptr[where.part[low:high]] + where.local[low:high]] = whole_rows(value[low:high])
+    return out
+
+
+def room_for_rows(value: Tensor, scratch: Scratch) -> tuple[npt.NDArray[np.void], Tensor]:
+    """Room for as many rows as ``value`` has: as an array in which a row is one element, and as a tensor like ``value``."""
     count, width = value.size(0), value[:1].numel() * value.element_size()
     if not count or not width:
-        return value
+        return np.empty(count, "V1"), torch.empty_like(value, memory_format=torch.contiguous_format)
     out = scratch.empty((count, width), np.uint8)
-    target = out.view(f"V{width}")[:, 0]  # a row is one element, moved as a whole
-    for low, high in blocks(count, max(1, _BLOCK // width), count):
-        at = where.ptr[where.part[low:high]] + where.local[low:high]
-        dense = value[low:high].detach().resolve_conj().resolve_neg().contiguous()
-        target[at] = dense.view(-1).view(torch.uint8).numpy().view(f"V{width}")
-    return torch.from_numpy(out).view(-1).view(value.dtype).view(value.shape)
+    return out.view(f"V{width}")[:, 0], torch.from_numpy(out).view(-1).view(value.dtype).view(value.shape)
+
+
+def whole_rows(value: Tensor) -> npt.NDArray[np.void]:
+    """The rows of a tensor, each as one element that is moved as a whole."""
+    width = value[:1].numel() * value.element_size()
+    if not value.size(0) or not width:
+        return np.empty(value.size(0), "V1")
+    dense = value.detach().resolve_conj().resolve_neg().contiguous()
+    return dense.view(-1).view(torch.uint8).numpy().view(f"V{width}")

@@ -109,6 +109,12 @@ def test_both_ends(draws, num_parts, dtype, step, small):
         bucket.place_both(*part, num_parts, low, fast_cursor, fast_out, fast_id)
     slow_bucket.place_both(src, dst, a, b, a_local, b_local, num_parts, 0, slow_cursor, slow_out, slow_id)
     same((fast_out, slow_out), (fast_id, slow_id), (fast_cursor, slow_cursor))
+    cursor, naive_cursor = (np.cumsum(ours) - ours for _ in range(2))
+    where, naive_where = np.full((2, src.size), -7, np.int64)
+    for low in cuts:
+        bucket.where_both(src[low : low + step], dst[low : low + step], a, b, num_parts, cursor, where[low : low + step])
+    slow_bucket.where_both(src, dst, a, b, num_parts, naive_cursor, naive_where)
+    same((where, naive_where), (cursor, fast_cursor), (fast_id[where], np.arange(src.size, dtype=np.int32)))
 
 
 @given(st.data(), st.integers(1, 5), IDS, st.integers(1, 7))
@@ -130,6 +136,12 @@ def test_one_end(draws, num_parts, dtype, step):
         bucket.place_one(*block, part, local, low, fast_cursor, *fast_out)
     slow_bucket.place_one(end, other, part, local, 0, slow_cursor, *slow_out)
     same((fast_out, slow_out), (fast_cursor, slow_cursor))
+    cursor, naive_cursor = (np.cumsum(ours) - ours for _ in range(2))
+    where, naive_where = np.full((2, end.size), -7, np.int64)
+    for low in cuts:
+        bucket.where_one(end[low : low + step], part, cursor, where[low : low + step])
+    slow_bucket.where_one(end, part, naive_cursor, naive_where)
+    same((where, naive_where), (cursor, fast_cursor), (fast_out[2][where], np.arange(end.size, dtype=np.int32)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40), IDS)

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows"]
+__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows", "where_both", "where_one"]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
@@ -77,6 +77,26 @@ def place_one(
         out_end[at] = local[v]
         out_other[at] = other[i]
         e_id[at] = first + i
+
+
+@njit
+def where_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, cursor: Any, out: Any) -> None:
+    """Where :func:`place_both` puts each edge of a block: ``out`` int64, as long as the block; ``cursor`` is moved on."""
+    for i in range(src.size):
+        p = np.int64(src_part[src[i]])
+        cut = np.int64(p != np.int64(dst_part[dst[i]]))
+        bucket = p + cut * (num_parts - p)
+        out[i] = cursor[bucket]
+        cursor[bucket] += 1
+
+
+@njit
+def where_one(end: Any, part: Any, cursor: Any, out: Any) -> None:
+    """Where :func:`place_one` puts each edge of a block; as :func:`where_both`."""
+    for i in range(end.size):
+        p = part[end[i]]
+        out[i] = cursor[p]
+        cursor[p] += 1
 
 
 @njit

@@ -30,6 +30,21 @@ def place_one(end, other, part, local, first, cursor, out_end, out_other, e_id):
         cursor[int(part[v])] += 1
 
 
+def where_both(src, dst, src_part, dst_part, num_parts, cursor, out):
+    """Twin of the kernel of this name."""
+    for i, (s, d) in enumerate(zip(src, dst, strict=True)):
+        bucket = int(src_part[s]) if src_part[s] == dst_part[d] else num_parts
+        out[i] = cursor[bucket]
+        cursor[bucket] += 1
+
+
+def where_one(end, part, cursor, out):
+    """Twin of the kernel of this name."""
+    for i, v in enumerate(end):
+        out[i] = cursor[int(part[v])]
+        cursor[int(part[v])] += 1
+
+
 def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
     """Twin of the kernel of this name."""
     order = sorted(range(len(key)), key=lambda i: (key[i], i))
