@@ -25,7 +25,7 @@ from bench.table import Table
 __all__ = ["BENCHES", "in_words", "machine", "main", "remember", "write_tables"]
 
 HERE = Path(__file__).parent
-BENCHES = ("materialise", "csr", "loader", "pipeline", "relation_attention", "ladder", "demo")
+BENCHES = ("materialise", "csr", "partition_quality", "loader", "pipeline", "relation_attention", "ladder", "demo")
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
 
@@ -37,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench import billion
 
         return billion.main(words[1:])
+    if words[:1] == ["partition-quality"]:  # on a graph of your own
+        from bench import partition_quality
+
+        table = partition_quality.main(words[1:])
+        where = machine()
+        table.notes.append(in_words(where))
+        print(table.markdown())
+        remember(HERE / "results", table, "own", where)
+        return 0
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure HASP beside its peers and its floors.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
     parser.add_argument("--size", default="full", help="small (seconds), full (minutes), large (csr only: 30 million EELs)")

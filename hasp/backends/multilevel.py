@@ -43,8 +43,8 @@ class Settings:
     community: float = 0.25
     tries: int = 4
     cheap: int = 10
-    share: int = 16
-    degree: int = 16
+    share: int = 28
+    degree: int = 12
 
 
 def multilevel(task: Task, settings: Settings | None = None) -> Int32s:

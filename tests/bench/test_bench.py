@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import csr, ladder, loader, materialise, measure, pipeline, run
+from bench import csr, ladder, loader, materialise, measure, partition_graphs, partition_quality, pipeline, run
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
 from bench.table import Table
+from hasp.errors import HaspError
 from hasp.part import Edges, Part
 
 
@@ -88,7 +89,7 @@ def test_loader_measures_every_contender_and_says_what_it_left_out():
 
 def test_pipeline_runs_every_route_in_its_own_process():
     (table,) = pipeline.run("small")
-    assert [row["route"] for row in table.rows] == ["hasp", "loop", "partitioner"]
+    assert [row["route"] for row in table.rows] == ["hasp", "multilevel", "loop", "partitioner"]
     numbers(table, "written [MB]")
     assert "'HeteroData' has no attribute 'edge_index'" in " ".join(table.notes)
 
@@ -134,3 +135,20 @@ def test_ladder_climbs_on_every_rung_with_the_same_model():
         np.testing.assert_allclose(losses[:both], whole[0][:both], rtol=1e-3)
     assert table.rows[0]["times faster"] == 1.0 and table.rows[2]["steps to the MAP"] is not None
     assert "the fused full graph in 4 steps" in table.markdown()
+
+
+def test_partitioners_are_compared_on_made_up_graphs_and_on_your_own(tmp_path, monkeypatch):
+    indptr, indices = partition_graphs.csr_of("grid:12")
+    assert indptr.size == 145 and indices.size == 2 * (2 * 12 * 11 + 11 * 11)
+    assert np.diff(partition_graphs.csr_of("regular:50:6")[0]).max() <= 6
+    degree = np.diff(partition_graphs.csr_of("attached:2000:3")[0])
+    assert degree.min() >= 1 and degree.max() > 10 * degree.mean()
+    assert np.diff(partition_graphs.csr_of("recursive:8:2000")[0]).max() > 30
+    np.savez(tmp_path / "own.npz", indptr=indptr, indices=indices)
+    table = partition_quality.main([str(tmp_path / "own.npz"), "--parts", "3", "--backends", "metis,hash,magic"])
+    assert [row["backend"].split(":")[0] for row in table.rows] == ["metis", "hash", "magic"]
+    assert "backend='magic' is not one of" in table.rows[2]["backend"]
+    assert table.rows[0]["cut / METIS's"] == 1 and table.rows[1]["cut / METIS's"] > 3
+    numbers(table, "cut")
+    with pytest.raises(HaspError, match="a made-up graph is grid:<side>"):
+        partition_graphs.csr_of("grid:a")
