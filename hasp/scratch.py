@@ -77,9 +77,11 @@ class Scratch:
         Raises:
             HaspError: the disk has no room for it; said now, because later the process would die of it.
         """
+        if self.folder is None:
+            return np.empty(shape, dtype=dtype)
         kind = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        if self.folder is None or size < _LEAST:
+        if size < _LEAST:
             return np.empty(shape, dtype=kind)
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
