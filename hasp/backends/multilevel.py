@@ -29,7 +29,6 @@ class Settings:
         coarse: nodes at which METIS takes over, at least.
         per_part: the same, for every part.
         pieces: clusters that a part can be made of, at least: bounds their weight.
-        community: largest share of the graph that the guide may hold together.
         tries: seeds for METIS where the coarsest level has ``cheap`` times fewer edges than the first.
         cheap: see ``tries``.
         share: METIS is given at most this fraction of the edges (a sample, where the coarsest level has more), for its memory,
@@ -40,7 +39,6 @@ class Settings:
     coarse: int = 5_000
     per_part: int = 100
     pieces: int = 16
-    community: float = 0.25
     tries: int = 4
     cheap: int = 10
     share: int = 28
@@ -76,7 +74,7 @@ def _down(task: Task, settings: Settings, crew: Crew) -> tuple[list[Level], list
     while level.num_nodes > enough * 1.2:
         heaviest = int(level.node_weight.max()) if level.node_weight.size else 1
         most = max(total // (task.num_parts * settings.pieces), heaviest)
-        community = int(total * settings.community) if not maps else 0
+        community = task.most if not maps else 0  # what is as heavy as a part: more may merge with all around it
         below, cluster = coarser(level, most, community, task.seed, len(maps), crew)
         if below.num_nodes > 0.95 * level.num_nodes:
             break
