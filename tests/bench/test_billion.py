@@ -69,12 +69,15 @@ def test_a_process_is_watched_stage_by_stage(monkeypatch, tmp_path):
 def test_the_command_line_keeps_a_history_with_slopes(tmp_path, monkeypatch, capsys):
     def fake(sizes, scratch, num_parts, backend, out_of_core):
         seconds, size = sizes.edges / 1e3, 1000 * sizes.edges
-        return [watch.Watched("start"), watch.Watched("read", seconds, size, size, result={"losses": [1.0]})]
+        return [watch.Watched(s, seconds, size, 2 * size, 3, 4, {}) for s in ("start", "generate", "read", "parts", "train")]
 
     monkeypatch.setattr(billion, "measure", fake)
     assert run.main(["billion", "--edges", "1e4", "1e5", "--results", str(tmp_path)]) == 0
     entry = json.loads((tmp_path / "billion.jsonl").read_text())
-    assert [row["edges"] for row in entry["rows"]] == [10_000, 100_000]
+    stages = ["generate", "read", "parts", "train", "build, all of it"]
+    assert [(row["edges"], row["stage"]) for row in entry["rows"]] == [(n, s) for n in (10_000, 100_000) for s in stages]
+    whole = entry["rows"][-1]
+    assert (whole["seconds"], whole["resident [MB]"], whole["written [MB]"]) == (200.0, 200.0, 8e-6)
     assert "read: time ~ edges^1.00, resident ~ edges^1.00 from 10,000 to 100,000." in " ".join(entry["notes"])
     assert "| 100,000 | read |" in capsys.readouterr().out
     assert isinstance(billion._slopes(Table("a", "b", ())), list)
