@@ -14,11 +14,11 @@ __all__ = ["balanced", "cut_weight", "refine"]
 SWEEPS = 6
 """Sweeps of label propagation at most; only nodes beside a move are looked at after the first."""
 
-FINE = 30_000
+FINE = 10_000
 """Nodes up to which local search takes its time."""
 
 _ENOUGH = 0.0005  # of all edges: a sweep or a search that gains less is the last
-_LOOK, _BUDGET = 64, 30
+_LOOK, _BUDGET = 64, 8  # neighbours of a node that is reached; reads of the whole graph
 _SHORT_BOUNDARY, _POOR_CUT = 0.15, 0.3
 
 
