@@ -116,12 +116,12 @@ def test_a_cut_is_what_a_recount_says(task):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("num_parts", [4, 16])
 def test_planted_communities_are_found(num_parts, seed):
-    """Within 5 % of the planted cut and 2 % of METIS; the stream within 35 % after five passes, within 5 % after ten."""
+    """Within 5 % of the planted cut and 3 % of METIS; the stream within 35 % after five passes, within 5 % after ten."""
     (indptr, indices), label = communities(num_parts, 3000 // num_parts, seed)
     task = Task(indptr, indices, num_parts, seed=seed)
     planted = edge_cut(indptr, indices, label.astype(np.int32))
     ours = edge_cut(indptr, indices, multilevel(task, SMALL))
-    assert ours <= 1.05 * planted and ours <= 1.02 * edge_cut(indptr, indices, BACKENDS["metis"](task))
+    assert ours <= 1.05 * planted and ours <= 1.03 * edge_cut(indptr, indices, BACKENDS["metis"](task))
     assert edge_cut(indptr, indices, stream(task)) <= 1.35 * planted
     assert edge_cut(indptr, indices, stream(task, 10)) <= 1.05 * planted
     assert edge_cut(indptr, indices, BACKENDS["random"](task)) > 2.5 * ours

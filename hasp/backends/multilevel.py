@@ -74,7 +74,7 @@ def _down(task: Task, settings: Settings, crew: Crew) -> tuple[list[Level], list
     while level.num_nodes > enough * 1.2:
         heaviest = int(level.node_weight.max()) if level.node_weight.size else 1
         most = max(total // (task.num_parts * settings.pieces), heaviest)
-        community = task.most if not maps else 0  # what is as heavy as a part: more may merge with all around it
+        community = int(1.5 * task.most) if not maps else 0  # heavier ones merge with all around them
         below, cluster = coarser(level, most, community, task.seed, len(maps), crew)
         if below.num_nodes > 0.95 * level.num_nodes:
             break
