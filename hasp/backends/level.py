@@ -120,8 +120,9 @@ def coarser(level: Level, most: int, community: int, seed: int, step: int, crew:
     mark[cluster] = True
     new = np.cumsum(mark, dtype=np.int32)
     new -= 1
-    cluster = new[cluster]
-    return _contract(level, cluster, int(new[-1]) + 1, crew), cluster
+    cluster, size = new[cluster], int(new[-1]) + 1
+    del guide, weight, mark, new  # the contraction is where memory peaks
+    return _contract(level, cluster, size, crew), cluster
 
 
 def _salt(seed: int, *words: int) -> int:
@@ -186,33 +187,40 @@ def _contract(level: Level, cluster: Int32s, size: int, crew: Crew) -> Level:
     start = np.zeros(size + 1, dtype=np.int64)
     order = np.empty(level.num_nodes, dtype=np.int32)
     kernel.group(cluster, start, order)
-    weights = level.edge_weight
-    heaviest = int(weights.sum()) if weights.size else level.indices.size
-    dtype = np.int32 if heaviest < 2**31 else np.int64
+    total = int(level.edge_weight.sum()) if level.edge_weight.size else level.indices.size
+    dtype = np.int32 if total < 2**31 else np.int64
     # Entries before each row, to cut blocks that hold about as many.
-    entries = np.concatenate([[0], np.cumsum(np.bincount(cluster, np.diff(level.indptr), size).astype(np.int64))])
+    many = np.zeros(size)
+    for low, high in blocks(level.num_nodes, 1 << 18, 64):  # bincount copies what it is given to wider numbers
+        many += np.bincount(cluster[low:high], np.diff(level.indptr[low : high + 1]), size)
+    entries = np.concatenate([[0], np.cumsum(many.astype(np.int64))])
     cuts = np.unique(np.searchsorted(entries, np.linspace(0, entries[-1], 65)[1:-1]))
     cuts = np.unique(np.concatenate([[0], cuts, [size]]))
     degree = np.empty(size, dtype=np.int64)
 
-    # Room for every entry, of which only what is written takes memory; then moved together and cut off.
-    indices, weight = np.empty(entries[-1], dtype=np.int32), np.empty(entries[-1], dtype=dtype)
-
-    def pack(block: tuple[int, int]) -> int:
+    def pack(block: tuple[int, int]) -> list[Any]:
         low, high = block
-        room = slice(entries[low], entries[high])
-        out = indices[room], weight[room], degree[low:high]
-        return int(kernel.contract(*level.arrays[:3], cluster, order, start, low, high, *out))
+        room = int(entries[high] - entries[low])
+        index, weight = np.empty(room, dtype=np.int32), np.empty(room, dtype=dtype)
+        used = kernel.contract(*level.arrays[:3], cluster, order, start, low, high, index, weight, degree[low:high])
+        return [index[:used].copy(), weight[:used].copy()]
 
-    todo = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
-    at = 0
-    for (low, _), used in zip(todo, crew.run(pack, todo), strict=True):
-        for array in (indices, weight):
-            array[at : at + used] = array[entries[low] : entries[low] + used]
-        at += used
+    packed = crew.run(pack, list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)))
     indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
-    nodes = np.bincount(cluster, level.node_weight, size) if level.node_weight.size else np.bincount(cluster, minlength=size)
-    return Level(indptr, _cut_off(indices, at), _cut_off(weight, at), nodes.astype(np.int64))
+    indices, weights = _joined(packed, 0, np.int32), _joined(packed, 1, dtype)
+    nodes = np.bincount(cluster, level.node_weight, size) if level.node_weight.size else np.diff(start)
+    return Level(indptr, indices, weights, nodes.astype(np.int64, copy=False))
+
+
+def _joined(packed: list[list[Any]], which: int, dtype: Any) -> Any:
+    """One array of many, each dropped once it is copied, so that not everything is there twice."""
+    out = np.empty(sum(arrays[which].size for arrays in packed), dtype=dtype)
+    at = 0
+    for arrays in packed:
+        out[at : at + arrays[which].size] = arrays[which]
+        at += arrays[which].size
+        arrays[which] = None
+    return out
 
 
 def _cut_off(array: Any, size: int) -> Any:
