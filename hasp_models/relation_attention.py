@@ -124,8 +124,8 @@ class RelationAttention(nn.Module):
         channels: width d of the node vectors, in and out.
         metadata: ``(node types, edge types)`` as of ``HeteroData.metadata()``; relation ids follow its order.
         heads: divides ``channels``. W_k mixes all of a message before it is cut into heads. One head is the fastest.
-        beta: ``"scale"`` (Eq. 3); ``"bias"``: ``log b_r`` is added instead, which does set a prior mass (starts at
-            b = 1); ``"none"``: neither.
+        beta: ``"scale"`` (Eq. 3); ``"bias"``: ``log b_r`` is added instead, which sets a prior mass
+            (starts at b = 1); ``"both"``: a factor and a prior mass of its own; ``"none"``: neither.
         activation: a name of :data:`ACTIVATIONS` or a function with ``f(0) = 0``.
         update: node types that are updated; ``None``: all. Others are returned as they came.
         relation_dim: width of the relation embeddings; ``None``: ``channels``.
@@ -154,8 +154,8 @@ class RelationAttention(nn.Module):
         super().__init__()
         if channels < 1 or heads < 1 or channels % heads:
             raise HaspError(f"heads divides channels, got channels={channels} and heads={heads}; change one of them")
-        if beta not in ("scale", "bias", "none"):
-            raise HaspError(f"beta is 'scale', 'bias' or 'none', got {beta!r}; 'scale' is the paper's")
+        if beta not in ("scale", "bias", "both", "none"):
+            raise HaspError(f"beta is 'scale', 'bias', 'both' or 'none', got {beta!r}; 'scale' is the paper's")
         self.node_types = list(metadata[0])
         self.relations: list[EdgeType] = [(e[0], e[1], e[2]) for e in metadata[1]]
         missing = [t for t in update or () if t not in self.node_types]
@@ -172,7 +172,8 @@ class RelationAttention(nn.Module):
         self.w_q = nn.Parameter(torch.empty(channels, channels))
         self.w_k = nn.Parameter(torch.empty(channels, channels))
         self.w_v = nn.Parameter(torch.empty(channels, channels + self.relation_dim))
-        self.beta = None if beta == "none" else nn.Parameter(torch.empty(count, heads))
+        self.beta = nn.Parameter(torch.empty(count, heads)) if beta in ("scale", "both") else None
+        self.log_prior = nn.Parameter(torch.empty(count, heads)) if beta in ("bias", "both") else None
         self.relation = nn.Parameter(torch.empty(count, self.relation_dim)) if own_relations else None
         self.reset_parameters()
 
@@ -181,7 +182,9 @@ class RelationAttention(nn.Module):
         for weight in (self.w_q, self.w_k, self.w_v):
             nn.init.xavier_uniform_(weight)
         if self.beta is not None:
-            nn.init.constant_(self.beta, 1.0 if self.beta_mode == "scale" else 0.0)
+            nn.init.ones_(self.beta)
+        if self.log_prior is not None:
+            nn.init.zeros_(self.log_prior)
         if self.relation is not None:
             nn.init.normal_(self.relation, std=self.relation_dim**-0.5)
 
@@ -294,9 +297,7 @@ class RelationAttention(nn.Module):
         return self.w_k.t() @ self.w_q
 
     def _beta(self) -> tuple[Tensor | None, Tensor | None]:
-        if self.beta is None:
-            return None, None
-        return (self.beta, None) if self.beta_mode == "scale" else (None, self.beta)
+        return self.beta, self.log_prior
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of the layer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ class NodeInputs(nn.Module):
     (``features``, as pretrained concept vectors), a learned vector per node by ``n_id`` (``embed`` and ``free``). Their
     terms are added; a type with none starts at zero and lives on its neighbours.
 
-    A free vector is dropped, row by row, with probability ``dropout`` in training, and nodes past the end of its table
-    have none: so the model learns to do without, as it must for new entities. Nothing is rescaled, because a missing
-    vector at inference is not rescaled either.
+    A free vector is dropped, row by row, with probability ``dropout`` in training, and nodes past the end of its table or
+    marked as ``cold`` have none: so the model learns to do without, as it must for new entities. Nothing is rescaled, because
+    a missing vector at inference is not rescaled either.
 
     Args:
         node_types: every node type.
@@ -37,6 +37,7 @@ class NodeInputs(nn.Module):
         embed: type -> number of nodes.
         free: type -> number of nodes; these are dropped out.
         dropout: see above.
+        lengths: type -> ``[N]``: how long the learned vectors start (1 on average where none is given).
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class NodeInputs(nn.Module):
         embed: Mapping[str, int],
         free: Mapping[str, int],
         dropout: float,
+        lengths: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        for label, given in (("in_channels", in_channels), ("features", features), ("embed", embed), ("free", free)):
+        named = (("in_channels", in_channels), ("features", features), ("embed", embed), ("free", free))
+        for label, given in (*named, ("lengths", lengths or {})):
             unknown = [t for t in given if t not in node_types]
             if unknown:
                 raise HaspError(f"{label} names the node type {unknown[0]!r}, but the graph has {list(node_types)}")
@@ -69,10 +72,16 @@ class NodeInputs(nn.Module):
         self.own = nn.ParameterDict({t: nn.Parameter(torch.empty(n, dim)) for t, n in {**embed, **free}.items()})
         for table in self.own.values():
             nn.init.normal_(table, std=dim**-0.5)
+        for node_type, length in (lengths or {}).items():
+            own = self.own[node_type] if node_type in self.own else torch.empty(0)
+            if length.shape != own.shape[:1]:
+                want, got = own.size(0), tuple(length.shape)
+                raise HaspError(f"lengths of {node_type!r} are one per learned vector, {want:,}, got {got}; correct them")
+            own.data.mul_(length[:, None])
         self.free = list(free)
 
-    def forward(self, node_type: str, n_id: Tensor, x: Tensor | None) -> Tensor:
-        """``[n, dim]`` for the nodes ``n_id`` ``[n]`` of one type; ``x`` is ``[n, c]`` or ``None``."""
+    def forward(self, node_type: str, n_id: Tensor, x: Tensor | None, cold: Tensor | None = None) -> Tensor:
+        """``[n, dim]`` for the nodes ``n_id`` ``[n]`` of one type; ``x`` is ``[n, c]`` or ``None``, ``cold`` bool ``[n]``."""
         out: Tensor = next(self.parameters(), torch.empty(0)).new_zeros((n_id.numel(), self.dim))
         if node_type in self.of_x:
             if x is None:
@@ -87,7 +96,7 @@ class NodeInputs(nn.Module):
             if node_type not in self.free:
                 self._within(node_type, n_id, table.size(0))
                 return out + table[n_id]
-            known = n_id < table.size(0)
+            known = n_id < table.size(0) if cold is None else (n_id < table.size(0)) & ~cold
             if self.training and self.dropout > 0:
                 known = known & (torch.rand(n_id.shape, device=n_id.device) >= self.dropout)
             # Gather row 0 for those without, then zero it: shapes stay the same on every device.
@@ -127,6 +136,11 @@ class SemanticGNN(nn.Module):
         beta: see :class:`hasp_models.RelationAttention`.
         activation: likewise.
         last_activation: ``False``: no activation in the last layer.
+        lengths: node type -> ``[N]``: how long its learned vectors start; for concepts, how rare they are.
+        echo: a message starts as ``echo`` times the sender's own vector (W_v = [echo I ; small]); ``None``: at random. An
+            untrained model then already is what is hard to learn: two entities are close if they send to each other or
+            hear from the same nodes, as in a blend of co-occurrence and tf-idf under a random projection.
+        prior: edge type -> log of the prior mass that its edges start with (``beta="bias"`` or ``"both"``).
         normalize: unit vectors out (retrieval and training by cosine).
         backend: see :func:`hasp_models.relation_attention.relation_attention`.
         threads: likewise.
@@ -156,6 +170,9 @@ class SemanticGNN(nn.Module):
         activation: str = "gelu",
         last_activation: bool = True,
         normalize: bool = False,
+        lengths: Mapping[str, Tensor] | None = None,
+        echo: float | None = None,
+        prior: Mapping[EdgeType, float] | None = None,
         backend: str = "auto",
         threads: int = 0,
     ) -> None:
@@ -165,9 +182,8 @@ class SemanticGNN(nn.Module):
         self.node_types = list(metadata[0])
         edge_types: list[EdgeType] = [(e[0], e[1], e[2]) for e in metadata[1]]
         self.dim, self.normalize = dim, normalize
-        self.inputs = NodeInputs(
-            self.node_types, dim, in_channels or {}, features or {}, train_features, embed or {}, free or {}, entity_dropout
-        )
+        tables = (in_channels or {}, features or {}, train_features, embed or {}, free or {})
+        self.inputs = NodeInputs(self.node_types, dim, *tables, entity_dropout, lengths)
         table = relation if isinstance(relation, Tensor) else relation_vectors(edge_types, relation or {}, dim, eel)
         self.relation = nn.Parameter(table.detach().float().clone(), requires_grad=train_relations)
         self.layers = nn.ModuleList(
@@ -185,6 +201,21 @@ class SemanticGNN(nn.Module):
             )
             for i in range(layers)
         )
+        self._start(echo, prior or {})
+
+    @torch.no_grad()
+    def _start(self, echo: float | None, prior: Mapping[EdgeType, float]) -> None:
+        for module in self.layers:
+            layer = cast(RelationAttention, module)
+            if echo is not None:
+                layer.w_v[:, : self.dim] = torch.eye(self.dim) * echo
+                layer.w_v[:, self.dim :] *= 0.1
+            for edge_type, mass in prior.items():
+                if layer.log_prior is None or edge_type not in layer.relations:
+                    raise HaspError(
+                        f"a prior is for a known relation, with beta='bias' or 'both', got {edge_type}; correct prior= or beta="
+                    )
+                layer.log_prior[layer.relations.index(edge_type)] = mass
 
     @classmethod
     def from_data(cls, data: Any, dim: int = 64, layers: int = 2, *, free: bool = False, **options: Any) -> SemanticGNN:
@@ -204,7 +235,8 @@ class SemanticGNN(nn.Module):
         """Embed every node of a batch.
 
         Args:
-            batch: a ``HeteroData``; ``n_id`` per node type, or the whole graph in order. All its edges carry messages.
+            batch: a ``HeteroData``; ``n_id`` per node type, or the whole graph in order. All its edges carry messages. Nodes
+                that a bool ``cold`` of their type marks go without their free vector.
             csr: ``self.csr(batch)``, built once where a batch is used again.
 
         Returns:
@@ -212,7 +244,7 @@ class SemanticGNN(nn.Module):
         """
         csr = self.csr(batch) if csr is None else csr
         order = self.order(csr)
-        h = torch.cat([self.inputs(t, n_id_of(batch[t]), batch[t].get("x")) for t in order])
+        h = torch.cat([self.inputs(t, n_id_of(batch[t]), batch[t].get("x"), batch[t].get("cold")) for t in order])
         for layer in self.layers:
             h, _ = layer.flat(h, csr, self.relation)  # type: ignore[operator]
         return self.split(h, csr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ from hasp_models.data import splits
 from hasp_models.data.csr import CSR
 from hasp_models.data.splits import GRAPH, TEST, VALIDATION, LinkRule
 
-__all__ = ["BOOKS", "MOVIES", "Benchmark", "Recipe", "Truth", "load_benchmark", "make_benchmark", "read_engagements"]
+__all__ = [
+    "BOOKS",
+    "MOVIES",
+    "Benchmark",
+    "Recipe",
+    "Truth",
+    "load_benchmark",
+    "make_benchmark",
+    "read_engagements",
+    "relink",
+    "weak_of",
+]
 
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -54,10 +65,13 @@ class Benchmark:
 
     Attributes:
         name: for tables.
-        graph: entities, concepts, and EELs (both directions) of graph users only.
+        graph: entities, concepts, EELs and weak links (both directions) of graph users only; links have a ``weight``, the
+            cosine of co-engagement.
         entity: the entity type.
         link_type: the EEL type.
         links: the EELs as one row per entity.
+        rule: by which graph users link entities.
+        weak: by which they link those weakly that have no EEL; ``None``: never.
         users, items: engagements of graph users, int64/text ``[M]`` and int64 ``[M]``; what collaborative baselines fit.
         popularity: graph users per entity, int64 ``[N]``.
         validation, test: truths by name.
@@ -77,6 +91,13 @@ class Benchmark:
     test: dict[str, Truth]
     groups: dict[str, Bools] = field(default_factory=dict)
     seed: int = 0
+    rule: LinkRule = field(default_factory=LinkRule)
+    weak: LinkRule | None = None
+
+    @property
+    def link_types(self) -> list[EdgeType]:
+        """The EEL type and, if there are weak links, theirs."""
+        return [self.link_type] if self.weak is None else [self.link_type, weak_of(self.link_type)]
 
     @property
     def num_items(self) -> int:
@@ -97,6 +118,7 @@ class Recipe:
         engagements: the table of engagements, without suffix.
         curated: the table of curated pairs, without suffix.
         rule: when graph users link two entities.
+        weak: when they link them weakly.
         min_rating: engagements below it are left out; ``None`` where there are no ratings.
         exclude: concept categories that would give the curated pairs away.
     """
@@ -105,12 +127,14 @@ class Recipe:
     engagements: str
     curated: str
     rule: LinkRule
+    weak: LinkRule
     min_rating: float | None = None
     exclude: tuple[str, ...] = ()
 
 
-BOOKS = Recipe("books", "shelved", "similar_series", LinkRule(4, 0.1, 10.0, 10), exclude=("author",))
-MOVIES = Recipe("movies", "ratings", "similar_franchise", LinkRule(4, 0.15, 2.0, 10), min_rating=3.5)
+WEAK = LinkRule(1, 0.0, 0.0, 10)
+BOOKS = Recipe("books", "shelved", "similar_series", LinkRule(4, 0.1, 10.0, 10), WEAK, exclude=("author",))
+MOVIES = Recipe("movies", "ratings", "similar_franchise", LinkRule(4, 0.15, 2.0, 10), WEAK, min_rating=3.5)
 
 
 def load_benchmark(
@@ -149,6 +173,7 @@ def load_benchmark(
         side,
         curated=read_pairs(folder, recipe.curated, ids),
         rule=recipe.rule,
+        weak=recipe.weak,
         seed=seed,
         name=recipe.name,
         raw_queries=1000 if raw else 0,
@@ -164,6 +189,7 @@ def make_benchmark(
     curated: Any | None = None,
     link_type: EdgeType | None = None,
     rule: LinkRule | None = None,
+    weak: LinkRule | None = None,
     seed: int = 0,
     name: str = "benchmark",
     raw_queries: int = 0,
@@ -179,6 +205,7 @@ def make_benchmark(
         curated: pairs ``[P, 2]`` that people judged similar (HC-Sim); they never touch the graph.
         link_type: the EEL type; ``None``: the graph's only edge type from a node type to itself.
         rule: when two entities are linked.
+        weak: when two entities without an EEL are linked weakly; ``None``: never.
         seed: of the split of curated pairs and of the sample of raw queries.
         name: for tables.
         raw_queries: entities in the raw Co-Sim truth; 0: leave it out.
@@ -188,8 +215,9 @@ def make_benchmark(
     entity, count = link_type[0], graph.num_nodes[link_type[0]]
     users, items, side = np.asarray(users), np.asarray(items, dtype=np.int64), np.asarray(side)
     mine = side == GRAPH
-    pairs = splits.co_engagement(users[mine], items[mine], count, rule)
-    links = CSR.from_pairs(pairs[:, 0], pairs[:, 1], count, symmetric=True)
+    rule = rule or LinkRule()
+    pairs, weights = co_links(users[mine], items[mine], count, link_type, rule, weak)
+    links = CSR.from_pairs(pairs[link_type][:, 0], pairs[link_type][:, 1], count, symmetric=True)
     popularity = np.asarray(splits.engagement(users[mine], items[mine], count).sum(axis=0)).ravel().astype(np.int64)
     truths: dict[int, dict[str, Truth]] = {VALIDATION: {}, TEST: {}}
     for part, into in truths.items():
@@ -204,7 +232,7 @@ def make_benchmark(
             truths[part]["hc"] = Truth.from_csr("hc", CSR.from_pairs(some[:, 0], some[:, 1], count, symmetric=True))
     return Benchmark(
         name,
-        _relink(graph, link_type, links),
+        relink(graph, pairs, weights),
         entity,
         link_type,
         links,
@@ -215,6 +243,8 @@ def make_benchmark(
         truths[TEST],
         splits.degree_groups(links),
         seed,
+        rule,
+        weak,
     )
 
 
@@ -268,10 +298,41 @@ def _link_type(graph: Graph) -> EdgeType:
     return loops[0]
 
 
-def _relink(graph: Graph, link_type: EdgeType, links: CSR) -> Graph:
-    edges = dict(graph.edges)
-    edges[link_type] = (torch.from_numpy(links.rows()), torch.from_numpy(links.indices))
-    attrs = {e: a for e, a in graph.edge_attrs.items() if e != link_type}
+def weak_of(link_type: EdgeType) -> EdgeType:
+    """The type of the weak links beside an EEL type."""
+    return (link_type[0], f"{link_type[1]}_weak", link_type[2])
+
+
+def co_links(
+    users: Any, items: Ids, count: int, link_type: EdgeType, rule: LinkRule, weak: LinkRule | None
+) -> tuple[dict[EdgeType, Ids], dict[EdgeType, npt.NDArray[np.float32]]]:
+    """The links of some users: per type pairs int64 ``[L, 2]``, ``a < b``, and their cosines float32 ``[L]``.
+
+    A pair with an EEL has no weak link.
+    """
+    pairs = {link_type: splits.co_engagement(users, items, count, rule)}
+    if weak is not None:
+        found, strong = splits.co_engagement(users, items, count, weak), pairs[link_type]
+        new = ~np.isin(found[:, 0] * count + found[:, 1], strong[:, 0] * count + strong[:, 1])
+        pairs[weak_of(link_type)] = found[new]
+    return pairs, {e: splits.pair_cosine(users, items, count, some) for e, some in pairs.items()}
+
+
+def relink(graph: Graph, pairs: Mapping[EdgeType, Ids], weights: Mapping[EdgeType, npt.NDArray[np.float32]]) -> Graph:
+    """The graph with these links in the place of its own.
+
+    Args:
+        graph: is not changed.
+        pairs: link type -> undirected pairs int64 ``[L, 2]``, each once; they become edges of both directions.
+        weights: link type -> float32 ``[L]``, the edge attribute ``weight``.
+    """
+    edges, attrs = dict(graph.edges), dict(graph.edge_attrs)
+    for edge_type, some in pairs.items():
+        both = np.concatenate([some, some[:, ::-1]])
+        order = np.lexsort((both[:, 1], both[:, 0]))
+        a, b = np.ascontiguousarray(both[order].T)
+        edges[edge_type] = (torch.from_numpy(a), torch.from_numpy(b))
+        attrs[edge_type] = {"weight": torch.from_numpy(np.concatenate([weights[edge_type]] * 2)[order])}
     return replace(graph, edges=edges, edge_attrs=attrs)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from hasp.errors import HaspError
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.evaluate import Result
-from hasp_models.data.splits import LinkRule
 from hasp_models.experiments.inductive import Inductive, hold_out, inductive
 from hasp_models.experiments.intervals import averaged
 from hasp_models.experiments.judge import sampled
@@ -55,7 +54,6 @@ class Context:
 
     Attributes:
         source: split -> benchmark.
-        rule: by which the benchmark's graph users link entities.
         store: the results folder.
         size: how large the run is.
         methods: the methods of the run.
@@ -64,7 +62,6 @@ class Context:
     """
 
     source: Callable[[int], Benchmark]
-    rule: LinkRule
     store: Store
     size: Size
     methods: Sequence[Method]
@@ -90,7 +87,7 @@ class Context:
         """The benchmark of a split with a fifth of its entities held out."""
         if self._inductive is None or self._inductive[0] != split:
             benchmark = self.benchmark(split)
-            self._inductive = (split, inductive(benchmark, self.rule, hold_out(benchmark, split)))
+            self._inductive = (split, inductive(benchmark, hold_out(benchmark, split)))
         return self._inductive[1]
 
     def seeds_of(self, method: Method) -> int:

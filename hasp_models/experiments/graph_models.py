@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from hasp import HASPData, HASPLoader, Schema
 from hasp.errors import HaspError
 from hasp.graph import Graph
-from hasp.schema import EdgeType
 from hasp.sources.reverse import add_reverse
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.neighbors import EmbeddingScorer
@@ -29,6 +28,7 @@ from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.infer import embed_all
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.tiers import Tiers
 from hasp_models.train import Fit, fit
 from hasp_models.zoo.graph_model import GraphModel, embed
 
@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 TRAINING: Settings = {
-    "dim": 64,
+    "dim": 256,
     "layers": 2,
-    "num_parts": 1,
-    "merge": 1,
-    "parts_per_step": None,
+    "num_parts": 8,
+    "merge": 2,
+    "parts_per_step": 2,
     "objective": "infonce",
     "temperature": 0.1,
     "max_pairs": 1024,
@@ -57,9 +57,9 @@ TRAINING: Settings = {
     "lr": 0.01,
     "weight_decay": 0.0,
     "clip": None,
-    "epochs": 300,
-    "patience": 50,
-    "every": 10,
+    "epochs": 60,
+    "patience": 15,
+    "every": 5,
     "max_steps": None,
 }
 """What graph models start from."""
@@ -74,18 +74,19 @@ TRAINING_SPACE: dict[str, Any] = {
 }
 """What is tuned for every graph model."""
 
-QUICK: Settings = {"epochs": 40, "patience": 20, "every": 10, "max_pairs": 512}
+QUICK: Settings = {"dim": 64, "epochs": 12, "patience": 8, "every": 4, "max_pairs": 512}
 """What a quick run replaces."""
 
 Make = Callable[[HASPData, Settings], nn.Module]
 
 
-def parts_of(benchmark: Benchmark, num_parts: int = 1) -> HASPData:
-    """The benchmark's graph in parts, in memory, with reverse edge types."""
+def parts_of(benchmark: Benchmark, num_parts: int = 1, tiers: Tiers | None = None) -> HASPData:
+    """The benchmark's graph in parts, in memory, with reverse edge types and, where given, its links in tiers."""
     if num_parts < 1:
         raise HaspError(f"num_parts is at least 1, got {num_parts}; 1 is the whole graph")
-    schema = Schema(entity=benchmark.entity, eel=[benchmark.link_type])
-    return HASPData(benchmark.graph, schema, num_parts=num_parts, reverse=True, log=False)
+    schema = Schema(entity=benchmark.entity, eel=benchmark.link_types if tiers is None else tiers.types)
+    graph = _prepared(benchmark.graph, tiers)
+    return HASPData(graph, schema, num_parts=num_parts, log=False)
 
 
 def fit_graph(
@@ -113,11 +114,16 @@ def fit_graph(
     return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, objective, quiet=quiet))
 
 
-def fitted(benchmark: Benchmark, model: nn.Module, run: Fit, notes: dict[str, Any] | None = None) -> Fitted:
-    """A trained model as a :class:`Fitted`: cosine of the embeddings of the benchmark's whole graph."""
+def fitted(
+    benchmark: Benchmark, model: nn.Module, run: Fit, notes: dict[str, Any] | None = None, tiers: Tiers | None = None
+) -> Fitted:
+    """A trained model as a :class:`Fitted`: cosine of the embeddings of the benchmark's whole graph.
+
+    Whatever graph it embeds later has its links put into the same tiers, if the model knows tiers.
+    """
 
     def of(graph: Graph) -> Tensor:
-        return embed_entities(model, graph, benchmark.entity)
+        return embed_entities(model, _prepared(graph, tiers), benchmark.entity)
 
     scorer = EmbeddingScorer(of(benchmark.graph))
     more = {"steps": run.step, "best_epoch": run.best_epoch, **(notes or {})}
@@ -132,6 +138,7 @@ def train_on_parts(
     seed: int,
     objective: Objective | None = None,
     *,
+    tiers: Tiers | None = None,
     quiet: bool = True,
 ) -> Fit:
     """One call of :func:`hasp_models.train.fit`; the epoch that validates best is kept.
@@ -143,10 +150,11 @@ def train_on_parts(
         settings: see the module.
         seed: of the order and all draws.
         objective: one that asks for no links, so that all of them carry messages; ``None``: the one of the settings.
+        tiers: of the parts' links.
         quiet: no bar.
     """
     linked = objective is None
-    objective = objective or objective_of(benchmark.link_type, settings)
+    objective = objective or objective_of(benchmark, settings)
     per_step = settings["parts_per_step"]
     merge = min(int(settings["merge"]), parts.num_parts)
     loader = HASPLoader(
@@ -163,7 +171,7 @@ def train_on_parts(
     def scorer(now: nn.Module) -> EmbeddingScorer:
         return EmbeddingScorer(embed_entities(now, whole, benchmark.entity))
 
-    whole = add_reverse(benchmark.graph)
+    whole = _prepared(benchmark.graph, tiers)
     # Some epoch is validated, and none is given up before it was.
     every = min(int(settings["every"]), int(settings["epochs"]))
     patience = None if settings["patience"] is None else max(int(settings["patience"]), every)
@@ -183,24 +191,29 @@ def train_on_parts(
     )
 
 
-def objective_of(link_type: EdgeType, settings: Settings) -> Objective:
-    """The objective that the settings name."""
+def objective_of(benchmark: Benchmark, settings: Settings) -> Objective:
+    """The objective that the settings name, over the benchmark's EELs; its weak links are no wrong answers."""
     if settings["objective"] == "paper":
-        return LinkBCE(link_type)
+        return LinkBCE(benchmark.link_type)
     if settings["objective"] != "infonce":
         raise HaspError(f"objective is 'infonce' or 'paper', got {settings['objective']!r}; choose one")
-    return InfoNCE(link_type, settings["temperature"], settings["max_pairs"])
+    return InfoNCE(benchmark.link_type, settings["temperature"], settings["max_pairs"], benchmark.link_types)
+
+
+def _prepared(graph: Graph, tiers: Tiers | None) -> Graph:
+    """The graph as models see it: with reverse edge types, its links in tiers.
+
+    Reverse edge types are added where there are none at all; a graph that has them is taken as it is, so that links of one
+    direction stay so. Tiers come second: the two directions of a link may be in different ones.
+    """
+    if not any(e[1].startswith("rev_") for e in graph.edges):
+        graph = add_reverse(graph)
+    return graph if tiers is None else tiers.apply(graph)
 
 
 @torch.no_grad()
 def embed_entities(model: nn.Module, graph: Graph, entity: str) -> Tensor:
-    """Every entity of a whole graph, all edges kept, ``[N, d]`` float32.
-
-    Reverse edge types are added where the graph has none at all; a graph that has them is taken as it is, so that links of
-    one direction stay so.
-    """
-    if not any(e[1].startswith("rev_") for e in graph.edges):
-        graph = add_reverse(graph)
+    """Every entity of a whole prepared graph, all edges kept, ``[N, d]`` float32."""
     if isinstance(model, SemanticGNN):
         return embed_all(model, graph)[entity].float()
     if isinstance(model, GraphModel):

@@ -16,11 +16,9 @@ from torch import Tensor
 from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.rng import permutation, subkey, word
-from hasp.schema import EdgeType
 from hasp_models.data import splits
-from hasp_models.data.benchmark import Benchmark, Truth
+from hasp_models.data.benchmark import Benchmark, Truth, co_links, relink
 from hasp_models.data.csr import CSR
-from hasp_models.data.splits import LinkRule
 
 __all__ = ["Inductive", "hold_out", "inductive"]
 
@@ -63,13 +61,12 @@ def hold_out(benchmark: Benchmark, seed: int = 0, fraction: float = 0.2) -> Ids:
     return np.sort(np.concatenate(chosen))
 
 
-def inductive(benchmark: Benchmark, rule: LinkRule, new: Ids) -> Inductive:
+def inductive(benchmark: Benchmark, new: Ids) -> Inductive:
     """Split a benchmark by entity.
 
     Args:
-        benchmark: all of it.
-        rule: by which graph users link entities; the links of ``train`` are made anew, since a link may stand or fall with
-            an entity that is not there.
+        benchmark: all of it. The links of ``train`` are made anew by its rules, since a link may stand or fall with an entity
+            that is not there.
         new: the entities to hold out.
 
     Raises:
@@ -85,26 +82,26 @@ def inductive(benchmark: Benchmark, rule: LinkRule, new: Ids) -> Inductive:
     items = place[benchmark.items]
     seen = items < known
     users, some = benchmark.users[seen], items[seen]
-    pairs = splits.co_engagement(users, some, known, rule)
-    if not len(pairs):
+    pairs, weights = co_links(users, some, known, benchmark.link_type, benchmark.rule, benchmark.weak)
+    strong = pairs[benchmark.link_type]
+    if not len(strong):
         raise HaspError(f"entities are linked without the {is_new.sum():,} new ones, but no link is left; hold fewer out")
-    graph = _renumber(benchmark.graph, entity, benchmark.link_type, order)
-    links = CSR.from_pairs(pairs[:, 0], pairs[:, 1], known, symmetric=True)
+    whole = _renumber(benchmark.graph, entity, order)
+    links = CSR.from_pairs(strong[:, 0], strong[:, 1], known, symmetric=True)
     every = CSR.from_pairs(place[benchmark.links.rows()], place[benchmark.links.indices], count)
     groups = {k: mask[order] for k, mask in benchmark.groups.items()}
     popularity = benchmark.popularity[order]
-    base = replace(benchmark, graph=graph, items=items, popularity=popularity, links=every, groups=groups, test={})
+    warm = replace(benchmark, graph=whole, items=items, popularity=popularity, links=every, groups=groups, test={})
     truths = {k: t for k, v in benchmark.test.items() if (t := _truth(v, place, known, count, count)).queries.size}
     if not truths:
         raise HaspError("new entities are judged by test truths, but none asks for one of them; hold more out")
     validation = {k: _truth(v, place, 0, known, known) for k, v in benchmark.validation.items()}
-    warm = replace(base, graph=_linked(graph, benchmark.link_type, every))
     far = CSR(np.concatenate([links.indptr, np.full(count - known, links.indptr[-1])]), links.indices)
     heard = np.where(np.arange(count) < known, popularity, 0)
-    cold = replace(base, graph=_linked(graph, benchmark.link_type, far), links=far, users=users, items=some, popularity=heard)
+    cold = replace(warm, graph=relink(whole, pairs, weights), links=far, users=users, items=some, popularity=heard)
     train = replace(
-        base,
-        graph=_linked(_first(graph, entity, known), benchmark.link_type, links),
+        warm,
+        graph=relink(_first(whole, entity, known), pairs, weights),
         links=links,
         users=users,
         items=some,
@@ -122,8 +119,8 @@ def _truth(truth: Truth, place: Ids, first: int, stop: int, answers: int) -> Tru
     return Truth.from_csr(truth.name, CSR.from_pairs(rows[keep], ids[keep], place.size))
 
 
-def _renumber(graph: Graph, entity: str, link_type: EdgeType, order: Ids) -> Graph:
-    """The graph with its entities in another order and without links."""
+def _renumber(graph: Graph, entity: str, order: Ids) -> Graph:
+    """The graph with its entities in another order."""
     rows = torch.from_numpy(order)
     place = torch.empty_like(rows)
     place[rows] = torch.arange(rows.numel())
@@ -131,11 +128,10 @@ def _renumber(graph: Graph, entity: str, link_type: EdgeType, order: Ids) -> Gra
     def moved(node_type: str, ids: Tensor) -> Tensor:
         return place[ids.long()] if node_type == entity else ids
 
-    edges = {e: (moved(e[0], a), moved(e[2], b)) for e, (a, b) in graph.edges.items() if e != link_type}
+    edges = {e: (moved(e[0], a), moved(e[2], b)) for e, (a, b) in graph.edges.items()}
     attrs = {t: {k: v[rows] if t == entity else v for k, v in own.items()} for t, own in graph.node_attrs.items()}
     tables = [{t: v[order] if t == entity else v for t, v in own.items()} for own in (graph.ids, graph.names)]
-    edge_attrs = {e: a for e, a in graph.edge_attrs.items() if e != link_type}
-    return replace(graph, edges=edges, node_attrs=attrs, edge_attrs=edge_attrs, ids=tables[0], names=tables[1])
+    return replace(graph, edges=edges, node_attrs=attrs, ids=tables[0], names=tables[1])
 
 
 def _first(graph: Graph, entity: str, known: int) -> Graph:
@@ -152,8 +148,3 @@ def _first(graph: Graph, entity: str, known: int) -> Graph:
     tables = [{t: v[cut] if t == entity else v for t, v in own.items()} for own in (graph.ids, graph.names)]
     num_nodes = {**graph.num_nodes, entity: known}
     return Graph(num_nodes, edges, attrs, edge_attrs, tables[0], tables[1])
-
-
-def _linked(graph: Graph, link_type: EdgeType, links: CSR) -> Graph:
-    ends = (torch.from_numpy(links.rows()), torch.from_numpy(links.indices))
-    return replace(graph, edges={**graph.edges, link_type: ends})

@@ -8,21 +8,20 @@ from hasp.errors import HaspError
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.classic import CLASSIC
 from hasp_models.experiments.graph_baselines import GRAPH_BASELINES
-from hasp_models.experiments.graph_models import QUICK, TRAINING, TRAINING_SPACE
+from hasp_models.experiments.graph_models import QUICK
 from hasp_models.experiments.method import Fitted, Method, Settings
 from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_SPACE, fit_semantic
 
 __all__ = ["METHODS", "choose"]
-
-_QUICK_KG = {"kg_epochs": 10}
 
 
 def _ours(name: str, kg: bool) -> Method:
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
 
-    quick = {**QUICK, **{k: v for k, v in _QUICK_KG.items() if k in SEMANTIC}}
-    return Method(name, "ours", run, {**TRAINING_SPACE, **SEMANTIC_SPACE}, {**TRAINING, **SEMANTIC}, quick=quick)
+    return Method(
+        name, "ours", run, SEMANTIC_SPACE, SEMANTIC, quick={**QUICK, "epochs": 20, "every": 10, "queries": 256, "kg_epochs": 10}
+    )
 
 
 _OURS = (_ours("semantic_no_kg", False), _ours("semantic_gnn", True))

@@ -12,7 +12,6 @@ from hasp.console import say
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp_models.data.benchmark import BOOKS, MOVIES, Benchmark, load_benchmark
-from hasp_models.data.splits import LinkRule
 from hasp_models.experiments import search as searching
 from hasp_models.experiments.clock import Clock
 from hasp_models.experiments.context import Context, Experiment, Row, Size
@@ -31,17 +30,16 @@ QUICK = Size(seeds=1, splits=1, trials=2, quick=True)
 
 def reproduce_folder(what: str, data: Path, out: Path, **options: Any) -> list[Row]:
     """:func:`reproduce` on a catalogue folder that has a recipe (``books``, ``movies``)."""
-    rules = {r.name: r.rule for r in (BOOKS, MOVIES)}
-    data = Path(data)
-    if data.resolve().name not in rules:
-        raise HaspError(f"--data is a folder named as one of {list(rules)}, got {data.resolve().name!r}; correct it")
+    known, data = [r.name for r in (BOOKS, MOVIES)], Path(data)
+    if data.resolve().name not in known:
+        raise HaspError(f"--data is a folder named as one of {known}, got {data.resolve().name!r}; correct it")
     _experiments(what)
     choose(options.get("methods"))
 
     def load(split: int) -> Benchmark:
         return load_benchmark(data.resolve(), seed=split, raw=True)
 
-    return reproduce(what, load, out, rule=rules[data.resolve().name], **options)
+    return reproduce(what, load, out, **options)
 
 
 def reproduce(
@@ -49,7 +47,6 @@ def reproduce(
     source: Callable[[int], Benchmark],
     out: Path,
     *,
-    rule: LinkRule,
     quick: bool = False,
     seeds: int | None = None,
     splits: int | None = None,
@@ -65,7 +62,6 @@ def reproduce(
         source: split -> benchmark; the same for the same split.
         out: results folder, of one data set. It gets a folder per experiment with ``rows.json``, ``rows.csv``, ``table.md``
             and plots.
-        rule: by which the benchmark's graph users link entities (Figure 6 makes the links anew).
         quick: fewer epochs and queries; with 1 seed, 1 split and 2 trials unless these are given.
         seeds: training seeds per split; 5.
         splits: of the users; 3.
@@ -91,7 +87,7 @@ def reproduce(
     first = source(0)
     _check(first)
     store = Store(Path(out))
-    context = Context(source, rule, store, size, chosen, quiet=quiet)
+    context = Context(source, store, size, chosen, quiet=quiet)
     note = {"dataset": first.name, "data": fingerprint(first), "quick": quick}
     store.open(note)
     with store:

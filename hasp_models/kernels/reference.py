@@ -23,11 +23,12 @@ def attend_loops(
     w_q: Tensor,
     w_k: Tensor,
     w_v: Tensor,
-    beta: Tensor,
+    beta: Tensor | None,
     edges: Sequence[tuple[int, int, int]],
     num_dst: int,
     *,
-    mode: str = "scale",
+    heads: int = 1,
+    log_prior: Tensor | None = None,
     sigma: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
     """``h_t + sigma(sum att * msg)`` for the nodes ``0..num_dst-1``; other rows are returned as they came.
@@ -38,13 +39,13 @@ def attend_loops(
         w_q: ``[d, d]``.
         w_k: ``[d, d]``.
         w_v: ``[d, d + dr]``.
-        beta: ``[R, H]``; H is the number of heads.
+        beta: ``[R, H]``, factors of the logits; ``None``: 1.
         edges: triples (source row, destination row, relation id), in any order.
         num_dst: nodes that are updated.
-        mode: ``"scale"`` or ``"bias"``.
+        heads: H.
+        log_prior: ``[R, H]``, added to the logits; ``None``: 0.
         sigma: the activation.
     """
-    heads = beta.size(1)
     width = h.size(1) // heads
     rows = []
     for t in range(h.size(0)):
@@ -60,7 +61,8 @@ def attend_loops(
             logits = []
             for (_, r), message in zip(incoming, messages, strict=True):
                 logit = (w_k @ message)[columns] @ query[columns] / math.sqrt(width)
-                logits.append(logit * beta[r, head] if mode == "scale" else logit + beta[r, head])
+                logit = logit if beta is None else logit * beta[r, head]
+                logits.append(logit if log_prior is None else logit + log_prior[r, head])
             top = max(float(x.detach()) for x in logits)
             weights = [(x - top).exp() for x in logits]
             total = sum(weights[1:], weights[0])

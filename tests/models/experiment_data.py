@@ -14,7 +14,7 @@ from hasp_models.data.benchmark import Benchmark, make_benchmark
 from hasp_models.data.splits import LinkRule
 
 ITEMS, COMMUNITIES, USERS = 120, 6, 900
-RULE = LinkRule(3, 0.05, 1.0, 5)
+RULE, WEAK = LinkRule(3, 0.05, 1.0, 5), LinkRule(1, 0.0, 0.0, 8)
 LINK = ("title", "co_engaged", "title")
 SMALL = {"epochs": 3, "dim": 8, "every": 1, "layers": 1}
 
@@ -48,7 +48,9 @@ def curated() -> np.ndarray:
 def source(split: int = 0) -> Benchmark:
     users, items = engagements()
     side = splits.split_users(users, split)
-    return make_benchmark(graph(), users, items, side, curated=curated(), rule=RULE, seed=split, name="made-up", raw_queries=40)
+    return make_benchmark(
+        graph(), users, items, side, curated=curated(), rule=RULE, weak=WEAK, seed=split, raw_queries=40, name="made-up"
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -58,7 +60,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     small()
     out, what, *methods = arguments
-    reproduce(what, source, Path(out), rule=RULE, quick=True, seeds=1, splits=2, samples=200, methods=methods or None)
+    reproduce(what, source, Path(out), quick=True, seeds=1, splits=2, samples=200, methods=methods or None)
 
 
 def small() -> None:

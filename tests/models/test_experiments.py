@@ -25,7 +25,7 @@ from hasp_models.cli import app
 from hasp_models.experiments.methods import METHODS
 from hasp_models.experiments.reproduce import EXPERIMENTS, reproduce
 
-SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, "rule": data.RULE, "quiet": True}
+SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, "quiet": True}
 
 
 @pytest.fixture(scope="module", autouse=True)

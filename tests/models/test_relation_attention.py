@@ -43,8 +43,9 @@ def layer_of(g: dict[str, Any], channels: int = 4, **options: Any) -> RelationAt
     torch.manual_seed(g["seed"])
     options = {"update": g["update"], "heads": g["heads"], **options}
     layer = RelationAttention(channels, (list(g["counts"]), g["relations"]), relation_dim=3, **options).double()
-    if layer.beta is not None:
-        torch.nn.init.normal_(layer.beta)
+    for factor in (layer.beta, layer.log_prior):
+        if factor is not None:
+            torch.nn.init.normal_(factor)
     return layer
 
 
@@ -67,8 +68,8 @@ def flattened(g: dict[str, Any]) -> tuple[list[tuple[int, int, int]], dict[str, 
 
 @pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("mode", ["scale", "bias"])
-@settings(max_examples=25)
+@pytest.mark.parametrize("mode", ["scale", "bias", "both", "none"])
+@settings(max_examples=20)
 @given(g=multigraphs())
 def test_forward_and_every_gradient_equal_the_loops(g: dict[str, Any], mode: str, backend: str, short: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +83,7 @@ def test_forward_and_every_gradient_equal_the_loops(g: dict[str, Any], mode: str
         h = torch.cat([x["title"], x["genre"]])
         want = attend_loops(
             h, layer.relation, layer.w_q, layer.w_k, layer.w_v, layer.beta, triples, num_dst,
-            mode=mode, sigma=ACTIVATIONS["elu"],
+            heads=g["heads"], log_prior=layer.log_prior, sigma=ACTIVATIONS["elu"],
         )  # fmt: skip
         got = torch.cat([out["title"], out["genre"]])
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
@@ -172,7 +173,7 @@ def test_bias_mode_is_a_prior_mass(backend: str) -> None:
     layer = RelationAttention(2, (["a"], relations), beta="bias", backend=backend).double()
     with torch.no_grad():
         layer.w_q.zero_()
-        layer.beta.copy_(torch.tensor([[math.log(3.0)], [0.0]], dtype=torch.float64))
+        layer.log_prior.copy_(torch.tensor([[math.log(3.0)], [0.0]], dtype=torch.float64))
     _, attention = layer({"a": torch.ones(2, 2, dtype=torch.float64)}, edges, return_attention=True)
     assert [round(float(v.detach()), 12) for v in attention.values()] == [0.75, 0.25]
 
