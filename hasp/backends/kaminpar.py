@@ -1,4 +1,4 @@
-"""KaMinPar (Gottesbueren et al., 2021), an extra: ``pip install 'kaminpar>=3.7'``.
+"""KaMinPar (Gottesbueren et al., 2021), an extra: ``pip install 'hasp-pyg[kaminpar]'``.
 
 It reads graphs from files alone: the graph goes through a temporary one in ParHIP's binary format. Always on one thread, since
 its result depends on their number.
@@ -30,7 +30,7 @@ def kaminpar(task: Task) -> Int32s:
     try:
         library: Any = import_module("kaminpar")
     except ImportError as error:
-        raise HaspError("backend='kaminpar' needs the kaminpar library; pip install 'kaminpar>=3.7'") from error
+        raise HaspError("backend='kaminpar' needs the kaminpar library; pip install 'hasp-pyg[kaminpar]'") from error
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         path = Path(folder) / "graph.parhip"
         _write(task, path)

@@ -1,4 +1,4 @@
-"""METIS built with 32-bit numbers, an extra: ``pip install cmeel-metis``. Half the memory and time, and the GIL is free.
+"""METIS built with 32-bit numbers, an extra: ``pip install 'hasp-pyg[metis32]'``. Half the memory and time, and the GIL is free.
 
 At most 2**31 - 1 adjacency entries: a billion edges.
 """
@@ -17,7 +17,7 @@ from hasp.errors import HaspError
 __all__ = ["metis32"]
 
 _OPTIONS, _SEED, _UFACTOR = 40, 9, 18  # of METIS 5.2's metis.h
-_PIP = "pip install 'cmeel-metis>=5.2,<5.3'"
+_PIP = "pip install 'hasp-pyg[metis32]'"
 
 
 def metis32(task: Task) -> Int32s:
