@@ -1,4 +1,4 @@
-"""METIS built with 32-bit numbers, an extra: ``pip install 'hasp-pyg[metis32]'``. Half the memory and time, and the GIL is free.
+"""METIS built with 32-bit numbers, an extra: ``pip install 'hasp-pyg[metis32]'``. Half the memory and time; the GIL is free.
 
 At most 2**31 - 1 adjacency entries: a billion edges.
 """
