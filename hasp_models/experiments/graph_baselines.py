@@ -20,7 +20,7 @@ from hasp_models.zoo.sage import HeteroSAGE
 
 __all__ = ["GRAPH_BASELINES"]
 
-_INPUTS: Settings = {"free": False, "entity_dropout": 0.5}
+_INPUTS: Settings = {"free": True, "entity_dropout": 0.5}
 _INPUT_SPACE: dict[str, Any] = {"free": (False, True)}
 
 

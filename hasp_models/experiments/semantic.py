@@ -115,7 +115,7 @@ def model_of(parts: HASPData, tiers: Tiers, settings: Settings, concepts: KGEmbe
     lengths = {e[0]: _rarity(parts, e) * float(settings["concept_length"]) for e in into}
     given: dict[str, Any] = {}
     if concepts is not None:
-        given["features"] = {t: concepts.features(t, rms=True) for t in lengths if t in concepts.offsets}
+        given["features"] = {t: concepts.features(t) for t in lengths if t in concepts.offsets}
         given["relation"] = {e: concepts.relation(e) for e in concepts.relation_types if e in parts.num_edges}
     torch.manual_seed(seed)
     model = SemanticGNN.from_data(
@@ -134,10 +134,10 @@ def model_of(parts: HASPData, tiers: Tiers, settings: Settings, concepts: KGEmbe
         normalize=True,
         **given,
     )
-    with torch.no_grad():
-        for layer in model.inputs.of_table.values():
-            for weight in layer.parameters():
-                weight.zero_()
+    for layer in model.inputs.of_table.values():
+        for weight in layer.parameters():
+            nn.init.zeros_(weight)
+        layer.bias.requires_grad_(False)  # one vector for all concepts would tell no entity from another
     return model
 
 
