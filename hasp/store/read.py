@@ -13,7 +13,7 @@ from torch import Tensor
 from hasp.errors import CorruptPart, HaspError, StaleParts
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.store import ids as text
-from hasp.store.disk import Disk, Progress
+from hasp.store.disk import Disk, Progress, failing
 from hasp.store.framing import MAX_HEADER, parse_header, parse_json
 from hasp.store.layout import BUILD_LOG, IDS, JOURNAL, MANIFEST, NODE_PART, block_types, file_name, tensor_order
 from hasp.store.manifest import Manifest
@@ -47,8 +47,11 @@ class FolderStore:
         self._hashed: set[str] = set()
         self._data, self._identity = self._read_manifest()
         self.manifest = Manifest.from_bytes(self._data, str(self.root / MANIFEST))
-        for name in self.manifest.files:
-            self._check_size(name)
+        try:
+            for name in self.manifest.files:
+                self._check_size(name)
+        finally:
+            self._check_same_build()  # files of another size may be those of a rebuild that has just begun
 
     @classmethod
     def open(cls, root: str | Path, verify: str = "first", disk: Disk | None = None) -> FolderStore:
@@ -157,9 +160,15 @@ class FolderStore:
             raise HaspError(f"the build in {self.root} is unfinished; run the same build again to resume it")
         if MANIFEST not in names:
             raise HaspError(f"there are no parts in {self.root} (no {MANIFEST}); build them first, or correct the path")
-        self._disk.size(path)  # a regular file, and not outside the folder
-        found = self._stat()
-        return self._disk.head(path, _ANY_SIZE), found
+        try:
+            self._disk.size(path)  # a regular file, and not outside the folder
+            with failing("read", path):
+                found = self._stat()
+            return self._disk.head(path, _ANY_SIZE), found
+        except HaspError:
+            if MANIFEST in self._disk.list(self.root):
+                raise
+            raise StaleParts(f"{self.root} is being rebuilt; open it again when that is done") from None
 
     def _stat(self) -> tuple[int, int, int]:
         found = self._disk.stat(self.root / MANIFEST)
@@ -201,11 +210,16 @@ class FolderStore:
 
     def _map(self, name: str) -> dict[str, Tensor]:
         self._check_same_build()
-        self._check_size(name)
-        if self.verify == "always" or (self.verify == "first" and name not in self._hashed):
-            self._check_hash(name)
-        self._check_header(name)
-        return self._disk.map(self.root / name)
+        try:
+            self._check_size(name)
+            if self.verify == "always" or (self.verify == "first" and name not in self._hashed):
+                self._check_hash(name)
+            self._check_header(name)
+            return self._disk.map(self.root / name)
+        finally:
+            # A rebuild removes the manifest before it touches a file. If one began while we looked, what was mapped may be a
+            # new file, and what seemed damage may be none.
+            self._check_same_build()
 
     def _kept(self, block: int) -> Part:
         if block not in self._blocks or self.verify == "always":
