@@ -66,7 +66,7 @@ def run(size: str = "full") -> list[Table]:
     timed = 0
     eels = split(plain, roles)
     for num_parts in all_num_parts:
-        config = BuildConfig(num_parts=num_parts)
+        config = BuildConfig(num_parts=num_parts, backend="metis")
         labels = assign(plain, roles, config, eels)
         for graph, floats in ((plain, 0), (with_features, FEATURES)):
             peer = _Loop(graph, labels, num_parts)

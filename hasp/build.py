@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from hasp import memory
+from hasp.backends.auto import choose_for
 from hasp.blocks import Blocks
 from hasp.config import BuildConfig
 from hasp.count import count
-from hasp.cut import cut_linked, resolve
+from hasp.cut import cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph
@@ -65,7 +66,8 @@ def build(
     Args:
         graph: the source; read, never written.
         roles: ``schema.resolve(...)`` of the same graph.
-        config: the settings; with ``node_part``, ``config.backend`` is ``"given"``.
+        config: the settings; with ``node_part``, ``config.backend`` is ``"given"``. Instead of ``"auto"`` the manifest holds
+            what that means for this graph (:func:`hasp.backends.auto.choose_for`); asked for by name, it is the same build.
         root: folder to build into; ``None`` keeps the parts in memory. A finished build of the same graph and settings is
             opened, an interrupted one continued, any other content refused.
         node_part: a partition made elsewhere: per entity type, whole numbers ``[n]`` in ``0..num_parts-1``.
@@ -101,6 +103,8 @@ def build(
         with clock("check"):
             graph.check()
             _check_settings(graph, roles, config)
+            if given is None:
+                config, clock.partitioner = _settled(graph, roles, config)
         with clock("fingerprint"):
             fingerprint = graph.fingerprint(given)
         if root is None:
@@ -120,14 +124,18 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
     clock = clock or _Clock(None)
     with clock("cut"):
         labels = np.full(eels.num_entities, -1, dtype=np.int32)
-        backend, why = resolve(config.backend, eels.indptr, eels.indices.size // 2, config.num_parts)
-        clock.partitioner = f"{backend} ({why})"
-        how = (backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
+        how = (config.backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
         labels[eels.linked] = cut_linked(eels.indptr, eels.indices, config.num_parts, *how)
     with clock("fill"):
         weight = _fill_weight(graph, roles, config.balance, eels)
         labels = fill(labels, config.num_parts, weight, config.seed)
     return {t: labels[at : at + graph.num_nodes[t]] for t, at in entity_offsets(graph, roles).items()}
+
+
+def _settled(graph: Graph, roles: Roles, config: BuildConfig) -> tuple[BuildConfig, str]:
+    """The settings with the name of a partitioner in them, and the words for the report."""
+    backend, why = choose_for(graph, roles) if config.backend == "auto" else (config.backend, "as asked")
+    return replace(config, backend=backend), f"{backend} ({why})"
 
 
 def _check_settings(graph: Graph, roles: Roles, config: BuildConfig) -> None:

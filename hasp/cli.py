@@ -11,6 +11,31 @@ import typer
 
 from hasp.console import DEBUG, Bar, command, say, show, show_json
 from hasp.errors import CorruptPart, HaspError
+from hasp.options import (
+    SOURCE,
+    Backend,
+    Balance,
+    Eel,
+    Entity,
+    Exclude,
+    GpuMemory,
+    Gpus,
+    Html,
+    Imbalance,
+    Json,
+    Kind,
+    MaxPart,
+    NumParts,
+    Parts,
+    Reverse,
+    Sample,
+    Semantic,
+    Source,
+    Verified,
+    Weight,
+    one_budget,
+    sampled,
+)
 
 if TYPE_CHECKING:
     from hasp.graph import Graph
@@ -50,27 +75,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_SOURCE = "folder of tables, catalogue or MovieLens files, a HeteroData saved as .pt, or synthetic:<titles>[:<seed>]"
-Source = Annotated[str, typer.Argument(help=_SOURCE)]
-Parts = Annotated[Path, typer.Argument(help="folder of a finished build")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
-Kind = Annotated[str, typer.Option(help="what the source is, where it is not recognised: tables, catalogue, movielens, ...")]
-Exclude = Annotated[list[str], typer.Option(help="category or node type to leave out; repeat for more")]
-Reverse = Annotated[bool, typer.Option("--reverse", help="add reverse edge types, as PyG's ToUndirected")]
-Entity = Annotated[list[str], typer.Option(help="node type that is partitioned; repeat for more [inferred]")]
-Eel = Annotated[list[str], typer.Option(help="link type whose cut is minimised, title__co_engaged__title [inferred]")]
-Semantic = Annotated[list[str], typer.Option(help="node type duplicated in every part [every other type]")]
-Sample = Annotated[list[str], typer.Option(help="type=quota: a random sample of so many nodes in each part")]
-NumParts = Annotated[int | None, typer.Option(help="number of parts")]
-MaxPart = Annotated[str | None, typer.Option("--max-part-bytes", help="instead: the most a loaded part may take, 2GB")]
-GpuMemory = Annotated[str | None, typer.Option(help="instead: memory of a GPU; a step is taken as 64 times its batch")]
-Gpus = Annotated[int, typer.Option(help="a chosen number of parts is a multiple of this")]
-Balance = Annotated[str, typer.Option(help="what entities without links even out: nodes, edges or bytes")]
-Imbalance = Annotated[float, typer.Option(help="how much above the mean the partitioner may load a part")]
-Backend = Annotated[str, typer.Option(help="partitioner: metis, multilevel, stream, auto (one of these), random, ...")]
-Html = Annotated[Path | None, typer.Option(help="also write the report as one page")]
-Verified = Annotated[str, typer.Option("--verify", help="trust in files: size, first (hash once) or always")]
-
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -105,16 +109,20 @@ def plan_command(
     kind: Kind = "auto",
     balance: Balance = "nodes",
     imbalance: Imbalance = 0.03,
-    backend: Backend = "metis",
+    backend: Backend = "auto",
+    weight: Weight = "",
     json: Json = False,
 ) -> None:
     """How many parts, and how large, before anything is built."""
     from hasp.plan import plan
+    from hasp.split import check_weights
 
     graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
     graph.check()
-    budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
-    planned = plan(graph, roles, **_one_budget(budget), gpus=gpus, balance=balance, imbalance=imbalance, backend=backend)
+    check_weights(graph, roles, weight)
+    budget = one_budget(num_parts, max_part_bytes, gpu_memory)
+    how: dict[str, Any] = {"balance": balance, "imbalance": imbalance, "backend": backend, "weight": weight}
+    planned = plan(graph, roles, **budget, gpus=gpus, **how)
     if json:
         show_json({"plan": dataclasses.asdict(planned), "roles": roles.to_json()})
     else:
@@ -139,8 +147,8 @@ def build_command(
     kind: Kind = "auto",
     balance: Balance = "nodes",
     imbalance: Imbalance = 0.03,
-    backend: Backend = "metis",
-    weight: Annotated[str, typer.Option(help="edge attribute of the EELs used as edge weight")] = "",
+    backend: Backend = "auto",
+    weight: Weight = "",
     seed: Annotated[int, typer.Option(help="equal seeds give equal bytes")] = 0,
     threads: Annotated[int, typer.Option(help="0: one per core; never changes the result")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,
@@ -158,11 +166,12 @@ def build_command(
     if verify not in ("none", "files", "source"):
         raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
     graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
-    budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
-    planned = plan(graph, roles, **_one_budget(budget), gpus=gpus, balance=balance, imbalance=imbalance, backend=backend)
+    budget = one_budget(num_parts, max_part_bytes, gpu_memory)
+    how: dict[str, Any] = {"balance": balance, "imbalance": imbalance, "backend": backend, "weight": weight}
+    planned = plan(graph, roles, **budget, gpus=gpus, **how)
     (say if json else show)(_plan_text(roles, planned) + "\n")
     planned.check(threads=threads or os.cpu_count() or 1, root=out)
-    config = BuildConfig(planned.num_parts, seed, backend, imbalance, balance, weight, threads)
+    config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
     there = (out / "manifest.json").exists() and not overwrite
     with Bar(quiet=json) as bar:
         store = build(graph, roles, config, root=out, plan=planned, overwrite=overwrite, progress=bar)
@@ -202,7 +211,7 @@ def report_command(parts: Parts, html: Html = None, verify: Verified = "first", 
 @command
 def verify_command(
     parts: Parts,
-    source: Annotated[str | None, typer.Option(help="also compare with the graph it was made of: " + _SOURCE)] = None,
+    source: Annotated[str | None, typer.Option(help="also compare with the graph it was made of: " + SOURCE)] = None,
     exclude: Exclude = [],  # noqa: B006
     reverse: Reverse = False,
     kind: Kind = "auto",
@@ -294,23 +303,9 @@ def _read(
     """Open a source and give its types their roles."""
     from hasp.schema import Schema, parse_edge_name
 
-    quota = dict(_quota(text) for text in sample)
-    schema = Schema(entity or None, [parse_edge_name(e) for e in eel] or None, semantic or None, quota)
+    schema = Schema(entity or None, [parse_edge_name(e) for e in eel] or None, semantic or None, sampled(sample))
     graph = _open(source, kind, exclude, reverse)
     return graph, schema.resolve(graph.num_nodes, graph.edges)
-
-
-def _quota(text: str) -> tuple[str, int]:
-    name, found, number = text.rpartition("=")
-    if not found or not name or not number.replace("_", "").isdecimal():
-        raise HaspError(f"--sample is <node type>=<nodes per part>, got {text!r}; write it so")
-    return name, int(number)
-
-
-def _one_budget(budget: dict[str, Any]) -> dict[str, Any]:
-    if all(v is None for v in budget.values()):
-        raise HaspError("nothing decides the number of parts; give --num-parts, --max-part-bytes or --gpu-memory")
-    return budget
 
 
 def _plan_text(roles: Roles, planned: Plan) -> str:

@@ -13,7 +13,7 @@ from hasp.errors import HaspError
 __all__ = ["BACKENDS", "BuildConfig", "parse_bytes", "whole"]
 
 BACKENDS = ("auto", "metis", "multilevel", "stream", "metis_child", "metis32", "kaminpar", "random", "hash", "given")
-"""Partitioners by name; ``auto`` chooses among the first, ``given`` is what a build with ``node_part`` says of itself."""
+"""Partitioners by name; ``auto`` is one of the next two, ``given`` is what a build with ``node_part`` says of itself."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -57,11 +57,11 @@ class BuildConfig:
     num_parts: int = _help("parts to cut the graph into", 1)
     seed: int = _help("seed of the partitioner, of the fill order and of the sampled types", 0)
     backend: str = _help(
-        "partitioner of the entities with links: metis; multilevel (ours: faster and a tenth of the memory on large graphs); "
-        "stream (a few passes over the edges, memory for the entities alone); auto (one of these, by size, degrees and free "
-        "memory); metis_child (metis in a process of its own); metis32, kaminpar (extras); random, hash (baselines); given "
-        "(your own labels, node_part=)",
-        "metis",
+        "partitioner of the entities with links: auto (metis, or multilevel for a large graph, by the EELs and their degrees "
+        "alone); metis; multilevel (ours: faster and a tenth of the memory on large graphs); stream (a few passes over the "
+        "edges, memory for the entities alone); metis_child (metis in a process of its own); metis32, kaminpar (extras); "
+        "random, hash (baselines); given (your own labels, node_part=)",
+        "auto",
     )
     imbalance: float = _help("how much heavier than the mean the partitioner may make a part of linked entities", 0.03)
     balance: str = _help("what the fill of unlinked entities evens out: nodes (the paper), edges or bytes", "nodes")

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hasp import memory
 from hasp.backends import BACKENDS, Task, choose
 from hasp.backends.slices import slices
 from hasp.backends.task import edge_cut
 from hasp.config import whole
 from hasp.errors import HaspError
 from hasp.fill import fill
+from hasp.needs import BACKEND_BYTES
+from hasp.sizes import available_memory
 from hasp.split import symmetric_csr, weighted_csr
+from hasp.text import format_bytes
 
 __all__ = ["BACKENDS", "check_csr", "cut_linked", "edge_cut", "partition", "resolve"]
 
@@ -30,7 +32,7 @@ def partition(
     indices: npt.ArrayLike,
     num_parts: int,
     *,
-    backend: str = "metis",
+    backend: str = "auto",
     node_weight: npt.ArrayLike | None = None,
     edge_weight: npt.ArrayLike | None = None,
     imbalance: float = 0.03,
@@ -46,9 +48,10 @@ def partition(
         indptr: integers ``[n + 1]``, ascending from 0 to ``len(indices)``.
         indices: integers in ``0..n-1``.
         num_parts: ``1..n``.
-        backend: ``"auto"`` (:func:`resolve` says what and why) or one of :data:`BACKENDS`: ``"metis"``, ``"multilevel"`` (large
-            graphs), ``"stream"`` (``indptr`` and ``indices`` may be maps of files, which are then read row by row and not
-            copied), ``"metis_child"``, the extras ``"metis32"`` and ``"kaminpar"``, the baselines ``"random"`` and ``"hash"``.
+        backend: ``"auto"`` (METIS, or ``multilevel`` for large graphs; :func:`resolve` says what and why) or one of
+            :data:`BACKENDS`: ``"metis"``, ``"multilevel"``, ``"stream"`` (``indptr`` and ``indices`` may be maps of files,
+            which are then read row by row and not copied), ``"metis_child"``, the extras ``"metis32"`` and ``"kaminpar"``,
+            the baselines ``"random"`` and ``"hash"``.
         node_weight: whole numbers >= 0 ``[n]`` that are balanced instead of the node count.
         edge_weight: numbers >= 0 ``[len(indices)]``; weights of repeats and of the two directions add up.
         imbalance: the heaviest part is at most ``1 + imbalance`` times the mean where the backend can.
@@ -59,13 +62,14 @@ def partition(
         Part per node, int32 ``[n]``, in ``0..num_parts-1``.
 
     Raises:
-        HaspError: arrays that are no CSR, ids out of range, bad weights, ``num_parts`` out of range.
+        HaspError: arrays that are no CSR, ids out of range, bad weights, ``num_parts`` out of range; what ``auto`` takes needs
+            more than the free memory (a backend that you name is tried).
     """
     streamed = backend == "stream" and edge_weight is None
     ptr, idx = check_csr(indptr, indices, copy=not streamed)
     n = ptr.size - 1
     num_parts, seed = whole("num_parts", num_parts), whole("seed", seed)
-    resolve(backend, ptr, idx.size // 2, num_parts)
+    resolve(backend, ptr, idx.size // 2)
     if not 1 <= num_parts <= max(n, 1):
         raise HaspError(f"num_parts={num_parts} is not in 1..{n}, the number of nodes; change num_parts")
     if seed < 0:
@@ -87,6 +91,9 @@ def partition(
         clean_ptr, clean_idx = symmetric_csr([(row, idx, new, new)], linked.size, threads)
     else:
         clean_ptr, clean_idx, edge_w = _weighted(row, idx, new, linked.size, np.asarray(edge_weight))
+    if backend == "auto":
+        backend = resolve(backend, clean_ptr, clean_idx.size // 2)[0]
+        _check_memory(backend, clean_idx.size // 2 if num_parts > 1 else 0)
     labels = cut_linked(
         clean_ptr, clean_idx, num_parts, backend, None if weight is None else weight[linked], edge_w, imbalance, seed, threads
     )
@@ -111,7 +118,7 @@ def cut_linked(
     With fewer than four nodes per part no k-way partitioner is at its best and METIS breaks: then a bandwidth-reducing order
     (reverse Cuthill-McKee) is cut into equal slices.
     """
-    backend = resolve(backend, indptr, indices.size // 2, num_parts)[0]
+    backend = resolve(backend, indptr, indices.size // 2)[0]
     n = indptr.size - 1
     if n == 0 or num_parts == 1:
         return np.zeros(n, dtype=np.int32)
@@ -125,14 +132,13 @@ def cut_linked(
     return labels
 
 
-def resolve(backend: str, indptr: Int64s, num_edges: int, num_parts: int) -> tuple[str, str]:
-    """What ``auto`` means for a graph.
+def resolve(backend: str, indptr: Int64s, num_edges: int) -> tuple[str, str]:
+    """What ``auto`` means for a graph: the same on every machine.
 
     Args:
         backend: as in :func:`partition`.
         indptr: of the graph of the linked nodes.
         num_edges: of the same graph, each once.
-        num_parts: parts.
 
     Returns:
         A name of :data:`BACKENDS`, and why; the reason is ``"as asked"`` for every backend but ``auto``.
@@ -144,10 +150,23 @@ def resolve(backend: str, indptr: Int64s, num_edges: int, num_parts: int) -> tup
         raise HaspError("backend='given' is not one of those that partition; choose one, or pass node_part=")
     if backend == "auto":
         most = int(np.diff(indptr).max(initial=0))
-        return choose(indptr.size - 1, num_edges, most, num_parts, memory.available_bytes() or None)
+        return choose(indptr.size - 1, num_edges, most)
     if backend not in BACKENDS:
         raise HaspError(f"backend={backend!r} is not one of {['auto', *sorted(BACKENDS)]}; choose one of these")
     return backend, "as asked"
+
+
+def _check_memory(backend: str, num_edges: int) -> None:
+    """Refuse what would not fit; another backend is the user's to name, since it makes other parts."""
+    free = available_memory()
+    if free is None or num_edges * BACKEND_BYTES[backend] <= free:
+        return
+    need = {name: format_bytes(num_edges * BACKEND_BYTES[name]) for name in (backend, "multilevel")}
+    less = f"'multilevel' ({need['multilevel']}) or 'stream'" if backend == "metis" else "'stream'"
+    raise HaspError(
+        f"backend='auto' takes {backend} for {num_edges:,} edges, which needs about {need[backend]} of memory, and "
+        f"{format_bytes(free)} is free; free some, or choose backend={less}, which need less"
+    )
 
 
 def check_csr(indptr: npt.ArrayLike, indices: npt.ArrayLike, copy: bool = True) -> tuple[Int64s, Any]:

@@ -45,7 +45,8 @@ class HASPData:
             instead of built again; an interrupted one is continued.
         balance: what the entities without links even out: ``"nodes"`` (the paper), ``"edges"`` or ``"bytes"``.
         imbalance: how much above the mean the partitioner may load a part.
-        backend: a name in ``hasp.cut.BACKENDS``.
+        backend: ``"auto"``, METIS or ``multilevel`` by the size and the degrees of the graph (the plan, the report and the
+            manifest say which), or a name in ``hasp.cut.BACKENDS``.
         weight: edge attribute of the EELs that the partitioner uses as edge weight.
         node_part: a partition made elsewhere: per entity type, one part per entity. Turns ``backend`` off.
         gpus: a ``num_parts`` chosen from a budget is a multiple of this.
@@ -77,7 +78,7 @@ class HASPData:
         root: str | Path | None = None,
         balance: str = "nodes",
         imbalance: float = 0.03,
-        backend: str = "metis",
+        backend: str = "auto",
         weight: str = "",
         node_part: Mapping[str, Any] | None = None,
         gpus: int = 1,

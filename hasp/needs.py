@@ -7,9 +7,9 @@ from typing import NamedTuple
 from hasp.graph import Graph
 from hasp.schema import Roles
 from hasp.scratch import MAPPED_BYTES
-from hasp.sizes import bucket_bytes, in_parts, is_large, num_links
+from hasp.sizes import bucket_bytes, in_parts, is_large
 
-__all__ = ["AUTO_EELS", "BACKEND_BYTES", "Needs"]
+__all__ = ["BACKEND_BYTES", "Needs"]
 
 BACKEND_BYTES = {
     "metis": 220,
@@ -23,11 +23,7 @@ BACKEND_BYTES = {
     "given": 0,
 }
 """Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
-for all: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities. ``auto`` is counted as what it takes for
-uneven degrees: METIS below :data:`AUTO_EELS`, ``multilevel`` from there on."""
-
-AUTO_EELS = 800_000
-"""EELs from which ``auto`` leaves METIS."""
+for all: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities."""
 
 CUT_BYTES = 32
 """Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
@@ -64,13 +60,16 @@ class Needs(NamedTuple):
     scratch: int
 
     @classmethod
-    def of(cls, graph: Graph, roles: Roles, num_parts: int, part_bytes: int, backend: str, weighted: bool = False) -> Needs:
-        """What a build into ``num_parts`` parts, the largest of ``part_bytes`` when loaded, takes."""
+    def of(
+        cls, graph: Graph, roles: Roles, links: int, num_parts: int, part_bytes: int, backend: str, weighted: bool = False
+    ) -> Needs:
+        """What a build into ``num_parts`` parts, the largest of ``part_bytes`` when loaded, takes.
+
+        ``links`` are the undirected EELs (:func:`hasp.sizes.num_links`); ``backend`` is a key of :data:`BACKEND_BYTES`.
+        """
         entities = sum(graph.num_nodes[t] for t in roles.entity)
-        links = sum(num_links(graph, e) for e in roles.eel)
         stored = sum(graph.num_edges(e) for e in roles.eel)
-        taken = backend if backend != "auto" else "metis" if links < AUTO_EELS else "multilevel"
-        own = links * (BACKEND_BYTES.get(taken, BACKEND_BYTES["metis"]) if num_parts > 1 else 0)
+        own = links * (BACKEND_BYTES.get(backend, BACKEND_BYTES["metis"]) if num_parts > 1 else 0)
         # The weights, then a CSR of int64 neighbours and weights that stays in memory.
         making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
         buckets = bucket_bytes(graph, roles)

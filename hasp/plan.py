@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hasp.backends.auto import choose_for
 from hasp.config import BuildConfig, parse_bytes
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
@@ -26,6 +27,7 @@ from hasp.sizes import (
     in_parts,
     input_bytes,
     node_bytes,
+    num_links,
     row_bytes,
     shared_bytes,
     stored_bytes,
@@ -43,6 +45,8 @@ ACTIVATION_FACTOR = 64
 
 HEADROOM = 0.85
 """Share of a GPU's memory that a training step may fill; the rest is for the allocator's rounding and the context."""
+
+_LESS = "multilevel takes a fifth of METIS, stream next to nothing"
 
 SPILL = 0.6
 """Share of the free memory above which a build keeps arrays as long as the edges in scratch files."""
@@ -74,6 +78,7 @@ class Plan:
         scratch_peak_bytes: memory of such a build, pages of mapped files included; 0: not known.
         scratch_bytes: disk that its scratch files take, until it ends.
         output_bytes: disk that the parts take.
+        partitioner: what ``backend`` means for this graph, and why, in words.
     """
 
     num_parts: int
@@ -90,6 +95,7 @@ class Plan:
     scratch_peak_bytes: int = 0
     scratch_bytes: int = 0
     output_bytes: int = 0
+    partitioner: str = ""
 
     def explain(self) -> str:
         """A few lines for people."""
@@ -107,6 +113,8 @@ class Plan:
         if self.output_bytes:
             scratch = f", and {format_bytes(self.scratch_bytes)} of scratch files until then" if self.out_of_core else ""
             lines.append(f"disk             {format_bytes(self.output_bytes)} of parts{scratch}")
+        if self.partitioner:
+            lines.append(f"partitioner      {self.partitioner}")
         if self.num_parts % self.gpus:
             lines.append(f"note             {self.num_parts} parts do not divide among {self.gpus} GPUs: some will wait")
         return "\n".join(lines)
@@ -136,8 +144,8 @@ class Plan:
         text = f"the build needs about {format_bytes(needed)}, and {format_bytes(available)} of memory is free"
         if needed > available:
             raise HaspError(
-                f"{text}; free some, take a larger machine or another backend (auto chooses; more parts do not help METIS), or "
-                "partition elsewhere and pass node_part="
+                f"{text}; free some, take a larger machine or another backend ({_LESS}; more parts do not help), or partition "
+                "elsewhere and pass node_part="
             )
         if needed > 0.8 * available:
             warnings.warn(f"{text}; close other programs", HaspWarning, stacklevel=2)
@@ -167,7 +175,7 @@ def plan(
     gpus: int = 1,
     balance: str = "nodes",
     imbalance: float = 0.03,
-    backend: str = "metis",
+    backend: str = "auto",
     weight: str = "",
     probe: Probe | None = None,
 ) -> Plan:
@@ -184,7 +192,8 @@ def plan(
         balance: as in the build; with ``"nodes"`` the slack of the partitioner shows in edges and bytes, with ``"edges"``
             and ``"bytes"`` in entities too.
         imbalance: as in the build.
-        backend: as in the build; each has its own need of memory (:data:`hasp.needs.BACKEND_BYTES`).
+        backend: as in the build; each has its own need of memory (:data:`hasp.needs.BACKEND_BYTES`); ``"auto"`` is counted
+            as what it takes for this graph.
         weight: as in the build; EELs with weights take more memory.
         probe: measured cost of a training step (:func:`hasp.probe.probe`).
 
@@ -198,9 +207,9 @@ def plan(
         raise HaspError("nothing decides the number of parts; give num_parts=, max_part_bytes= or gpu_memory=")
     if isinstance(gpus, bool) or gpus < 1:
         raise HaspError(f"gpus={gpus}: at least 1; leave it out on a CPU")
+    BuildConfig(num_parts=1 if num_parts is None else num_parts, balance=balance, imbalance=imbalance, backend=backend)
     model = _Model(graph, roles, balance, imbalance, backend, weight, probe)
     if num_parts is not None:
-        BuildConfig(num_parts=num_parts, balance=balance, imbalance=imbalance)
         if num_parts > max(model.entities, 1):
             names = ", ".join(roles.entity)
             raise HaspError(f"num_parts={num_parts} is more than the {model.entities:,} entities of {names}; lower num_parts")
@@ -223,7 +232,11 @@ class _Model:
     def __init__(
         self, graph: Graph, roles: Roles, balance: str, imbalance: float, backend: str, weight: str, probe: Probe | None
     ) -> None:
-        self.graph, self.roles, self.probe, self.backend, self.weighted = graph, roles, probe, backend, bool(weight)
+        self.graph, self.roles, self.probe, self.weighted = graph, roles, probe, bool(weight)
+        links = {e: num_links(graph, e) for e in roles.eel}
+        self.links = sum(links.values())
+        self.backend, why = choose_for(graph, roles, links) if backend == "auto" else (backend, "as asked")
+        self.partitioner = f"{self.backend} ({why})"
         self.slack = 1 + imbalance
         self.node_slack = 1.0 if balance == "nodes" else self.slack
         self.edge_slack = max(self.slack, EDGE_SPREAD if backend != "random" else 1 + (EDGE_SPREAD - 1) / 10)
@@ -285,13 +298,18 @@ class _Model:
         """All figures for one number of parts."""
         size, entities, edges = self.part(num_parts)
         step_bytes = self.step(num_parts) if step else None
-        needs = Needs.of(self.graph, self.roles, num_parts, size, self.backend, self.weighted)
+        needs = Needs.of(self.graph, self.roles, self.links, num_parts, size, self.backend, self.weighted)
         taken, free = input_bytes(self.graph), available_memory()
         spills = free is not None and needs.memory > SPILL * free
         out = stored_bytes(self.graph, self.roles)
         plan = Plan(num_parts, size, self.shared, needs.memory, taken, entities, edges, gpus, reason, step_bytes)
         return replace(
-            plan, out_of_core=spills, scratch_peak_bytes=needs.scratch_memory, scratch_bytes=needs.scratch, output_bytes=out
+            plan,
+            out_of_core=spills,
+            scratch_peak_bytes=needs.scratch_memory,
+            scratch_bytes=needs.scratch,
+            output_bytes=out,
+            partitioner=self.partitioner if num_parts > 1 else "",
         )
 
     def _largest_shared(self) -> str:

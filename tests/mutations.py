@@ -110,6 +110,10 @@ MUTATIONS = [
         f"{BYTES}::test_6_threads_and_repetition",
     ),
     Mutation(
+        "6 (machine)", "hasp/build.py", "return replace(config, backend=backend), ", "return config, ",
+        "tests/test_auto.py::test_6_free_memory_decides_no_byte",
+    ),
+    Mutation(
         "6 (blocks)", "hasp/kernels/bucket.py", "        out_other[at] = other[i]\n        e_id[at] = first + i\n",
         "        out_other[at] = other[i]\n        e_id[at] = i\n", f"{BYTES}::test_6_blocks_of_any_size",
     ),

@@ -12,7 +12,7 @@ from hasp import memory
 from hasp.data import HASPData
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
-from hasp.needs import AUTO_EELS, BACKEND_BYTES
+from hasp.needs import BACKEND_BYTES
 from hasp.plan import ACTIVATION_FACTOR, EDGE_SPREAD, HEADROOM, Plan, plan
 from hasp.probe import peak_of, probe, tiny_batch
 from hasp.schema import Schema
@@ -256,18 +256,24 @@ def test_weights_and_partitioners_have_their_own_need_of_memory(monkeypatch):
     roles = roles_of(graph)
     needs = {b: plan(graph, roles, num_parts=4, backend=b).peak_build_bytes for b in ("metis", "multilevel", "random")}
     assert needs["metis"] > needs["multilevel"] > needs["random"]
-    assert plan(graph, roles, num_parts=4, backend="auto").peak_build_bytes == needs["metis"]
-    monkeypatch.setattr("hasp.needs.AUTO_EELS", 1000)
-    assert plan(graph, roles, num_parts=4, backend="auto").peak_build_bytes == needs["multilevel"]
+    assert plan(graph, roles, num_parts=4).peak_build_bytes == needs["metis"]  # auto: few EELs
+    monkeypatch.setattr("hasp.backends.auto.LARGE", 1000)
+    chosen = plan(graph, roles, num_parts=4)
+    assert chosen.peak_build_bytes == needs["multilevel"]
+    assert "partitioner      multilevel (2,000 EELs are many)" in chosen.explain()
     weighted = plan(graph, roles, num_parts=4, backend="random", weight="time")
     assert weighted.peak_build_bytes - needs["random"] <= 2000 * 110 and weighted.peak_build_bytes > needs["random"]
     assert weighted.scratch_peak_bytes > plan(graph, roles, num_parts=4, backend="random").scratch_peak_bytes
 
 
-def test_every_partitioner_is_counted_and_auto_as_it_chooses():
+def test_every_partitioner_is_counted():
     from hasp.backends import BACKENDS
-    from hasp.backends.auto import choose
 
     assert set(BACKENDS) <= set(BACKEND_BYTES)
-    chosen = [choose(50_000, count, 5_000, 8, None)[0] for count in (AUTO_EELS - 1, AUTO_EELS)]
-    assert chosen == ["metis", "multilevel"]
+
+
+def test_an_unknown_partitioner_is_not_planned_for():
+    graph = a_graph()
+    for budget in ({"num_parts": 4}, {"max_part_bytes": "1MB"}):
+        with pytest.raises(HaspError, match=r"backend='magic' is not one of .*'metis'"):
+            plan(graph, roles_of(graph), backend="magic", **budget)

@@ -1,0 +1,78 @@
+"""Options: the arguments that the commands of ``hasp`` share, each with its help text, and how their texts are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hasp.errors import HaspError
+
+__all__ = [
+    "SOURCE",
+    "Backend",
+    "Balance",
+    "Eel",
+    "Entity",
+    "Exclude",
+    "GpuMemory",
+    "Gpus",
+    "Html",
+    "Imbalance",
+    "Json",
+    "Kind",
+    "MaxPart",
+    "NumParts",
+    "Parts",
+    "Reverse",
+    "Sample",
+    "Semantic",
+    "Source",
+    "Verified",
+    "Weight",
+    "one_budget",
+    "sampled",
+]
+
+SOURCE = "folder of tables, catalogue or MovieLens files, a HeteroData saved as .pt, or synthetic:<titles>[:<seed>]"
+Source = Annotated[str, typer.Argument(help=SOURCE)]
+Parts = Annotated[Path, typer.Argument(help="folder of a finished build")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+Kind = Annotated[str, typer.Option(help="what the source is, where it is not recognised: tables, catalogue, movielens, ...")]
+Exclude = Annotated[list[str], typer.Option(help="category or node type to leave out; repeat for more")]
+Reverse = Annotated[bool, typer.Option("--reverse", help="add reverse edge types, as PyG's ToUndirected")]
+Entity = Annotated[list[str], typer.Option(help="node type that is partitioned; repeat for more [inferred]")]
+Eel = Annotated[list[str], typer.Option(help="link type whose cut is minimised, title__co_engaged__title [inferred]")]
+Semantic = Annotated[list[str], typer.Option(help="node type duplicated in every part [every other type]")]
+Sample = Annotated[list[str], typer.Option(help="type=quota: a random sample of so many nodes in each part")]
+NumParts = Annotated[int | None, typer.Option(help="number of parts")]
+MaxPart = Annotated[str | None, typer.Option("--max-part-bytes", help="instead: the most a loaded part may take, 2GB")]
+GpuMemory = Annotated[str | None, typer.Option(help="instead: memory of a GPU; a step is taken as 64 times its batch")]
+Gpus = Annotated[int, typer.Option(help="a chosen number of parts is a multiple of this")]
+Balance = Annotated[str, typer.Option(help="what entities without links even out: nodes, edges or bytes")]
+Imbalance = Annotated[float, typer.Option(help="how much above the mean the partitioner may load a part")]
+Backend = Annotated[str, typer.Option(help="partitioner: auto (metis or multilevel, by size and degrees), metis, stream, ...")]
+Weight = Annotated[str, typer.Option(help="edge attribute of the EELs used as edge weight")]
+Html = Annotated[Path | None, typer.Option(help="also write the report as one page")]
+Verified = Annotated[str, typer.Option("--verify", help="trust in files: size, first (hash once) or always")]
+
+
+def sampled(texts: list[str]) -> dict[str, int]:
+    """``["talent=3"]`` -> ``{"talent": 3}``. Raises :class:`HaspError` for what is not written so."""
+    return dict(_quota(text) for text in texts)
+
+
+def one_budget(num_parts: int | None, max_part_bytes: str | None, gpu_memory: str | None) -> dict[str, Any]:
+    """What decides the number of parts, by the names of :func:`hasp.plan.plan`. Raises :class:`HaspError` if nothing does."""
+    budget = {"num_parts": num_parts, "max_part_bytes": max_part_bytes, "gpu_memory": gpu_memory}
+    if all(v is None for v in budget.values()):
+        raise HaspError("nothing decides the number of parts; give --num-parts, --max-part-bytes or --gpu-memory")
+    return budget
+
+
+def _quota(text: str) -> tuple[str, int]:
+    name, found, number = text.rpartition("=")
+    if not found or not name or not number.replace("_", "").isdecimal():
+        raise HaspError(f"--sample is <node type>=<nodes per part>, got {text!r}; write it so")
+    return name, int(number)
