@@ -2,19 +2,23 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hasp import console
 from hasp.cli import app
 from hasp.data import HASPData
+from hasp.graph import Graph
 from hasp.report import Report
 from hasp.sources import open_source
+from hasp.sources.tables import write_tables
 
 SOURCE = "synthetic:300:1"
 
@@ -82,6 +86,31 @@ def test_build_options_reach_the_build(tmp_path):
     assert any(e[0] == "genre" and e[2] == "title" for e in data.edge_types)
     config = data.manifest.config
     assert (config["balance"], config["backend"], config["seed"], config["imbalance"]) == ("edges", "random", 5, 0.1)
+
+
+def test_weights_reach_the_plan_and_the_build(tmp_path):
+    co = ("title", "co_engaged", "title")
+    ids, weight = torch.arange(2000) % 300, "strength"
+    graph = Graph({"title": 300}, {co: (ids, (ids * 7 + 1) % 300)}, edge_attrs={co: {weight: ids % 5 + 1.0}})
+    write_tables(graph, tmp_path / "shop")
+    args = [tmp_path / "shop", "--num-parts", 3]
+    plain, weighted = (json.loads(run("plan", *args, *more, "--json")[0])["plan"] for more in ([], ["--weight", weight]))
+    assert weighted["peak_build_bytes"] > plain["peak_build_bytes"]
+    out, _ = run("build", *args[:1], tmp_path / "p", *args[1:], "--weight", weight, "--json")
+    report = json.loads(out)["report"]
+    assert report["predicted"]["peak_build_bytes"] == weighted["peak_build_bytes"]
+    assert HASPData.open(tmp_path / "p").manifest.config["weight"] == weight
+    for command in (["plan", *args], ["build", *args[:1], tmp_path / "q", *args[1:]]):
+        assert "weight='speed': one number per EEL" in run(*command, "--weight", "speed", code=2)[1]
+
+
+def test_the_partitioner_is_in_the_plan_and_in_the_report(parts, tmp_path):
+    out, _ = run("build", SOURCE, tmp_path / "p", "--num-parts", 3)
+    assert re.search(r"^partitioner      metis \([\d,]+ EELs are few\)$", out, re.MULTILINE)
+    assert re.search(r"^partitioner: metis \([\d,]+ EELs are few\)$", out, re.MULTILINE)
+    run("build", SOURCE, tmp_path / "q", "--num-parts", 3, "--backend", "metis")
+    assert (tmp_path / "q" / "manifest.json").read_bytes() == (parts / "manifest.json").read_bytes()
+    assert "partitioner      multilevel (as asked)" in run("plan", SOURCE, "--num-parts", 3, "--backend", "multilevel")[0]
 
 
 def test_build_refuses_other_parts_until_told(parts, tmp_path):

@@ -50,7 +50,7 @@ class Writer:
     Args:
         root: the folder; created if it is not there.
         fingerprint: of the source graph.
-        config: settings of the build.
+        config: settings of the build, with the partitioner that was taken as ``backend``.
         roles: the resolved schema.
         overwrite: replace a build of another graph or of other settings, and redo a finished one.
         disk: what does the I/O; tests hand in one that fails.

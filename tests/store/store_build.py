@@ -35,7 +35,7 @@ NAMES = {"t": np.array(list("abcdefg"))}
 
 
 def config(**changes: object) -> BuildConfig:
-    return BuildConfig(**{"num_parts": 3, "seed": 5, **changes})  # type: ignore[arg-type]
+    return BuildConfig(**{"num_parts": 3, "seed": 5, "backend": "metis", **changes})  # type: ignore[arg-type]
 
 
 def _attrs(specs: dict[str, Spec], rows: int, shift: int) -> dict[str, torch.Tensor]:
