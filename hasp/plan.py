@@ -1,7 +1,7 @@
 """Plan: how many parts, and what they will weigh, before any work starts.
 
 The figures are closed forms of counts, dtypes and shapes; of the graph's contents only the EELs are looked at, once, to see
-whether both directions are stored. They are functions of the graph, its roles, ``num_parts`` and the balance alone, so that
+whether both directions are stored. They are functions of the graph, its roles and the settings alone, so that
 a manifest may hold them.
 """
 
