@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blake3 import blake3
 from torch import Tensor, nn
 
 from hasp.errors import CorruptPart, HaspError
@@ -23,6 +24,7 @@ from hasp.store.framing import chunks, parse_json
 __all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "signature", "weights_of", "write_json"]
 
 _JSON, _VERSION = "checkpoint.json", 1
+_KEYS = {"format_version", "file", "model", "optimizer", "loader", "settings", "progress"}
 _LIMIT = 1 << 28
 
 
@@ -88,7 +90,7 @@ class Checkpoint:
             "settings": dict(settings),
             "progress": dict(progress),
         }
-        write_json(self.folder / _JSON, meta, self.disk)
+        write_json(self.folder / _JSON, {**meta, "blake3": _digest(meta)}, self.disk)
         for other in self.disk.list(self.folder):
             if other.startswith("state-") and other != name:
                 self.disk.discard(self.folder / other)
@@ -110,6 +112,8 @@ class Checkpoint:
             raise HaspError(
                 f"a checkpoint here has format_version {_VERSION}, {self.folder} has {meta.get('format_version')}; train anew"
             )
+        if set(meta) - {"blake3"} != _KEYS or meta.get("blake3", _digest(meta)) != _digest(meta):
+            raise CorruptPart(f"{self.folder / _JSON} is not the file that was written; remove the checkpoint and train anew")
         self._check(meta, model, optimizer, settings)
         path = self.folder / str(meta["file"]["name"])
         self.disk.size(path)
@@ -145,6 +149,12 @@ class Checkpoint:
                     f"the checkpoint in {self.folder} was made with {key}={saved!r}, this run has {mine!r}; "
                     "make them equal, or choose another folder"
                 )
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    """blake3 of what ``checkpoint.json`` says, in hex; early versions wrote none."""
+    said = {k: v for k, v in meta.items() if k != "blake3"}
+    return str(blake3(json.dumps(said, sort_keys=True).encode()).hexdigest())
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

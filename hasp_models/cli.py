@@ -33,10 +33,10 @@ def _root() -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the parts and the report")] = Path("demo"),
     titles: Annotated[int, typer.Option(help="size of the made-up catalogue", min=1_000)] = 20_000,
-    epochs: Annotated[int, typer.Option(help="passes over all parts", min=1)] = 12,
+    epochs: Annotated[int, typer.Option(help="passes over all parts", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="decides everything random", min=0)] = 0,
 ) -> None:
-    """One catalogue through every stage: plan, build, report, train on parts, rank held-out links."""
+    """One catalogue through every stage: plan, build, pretrain, train on parts, embed, rank held-out links, similar titles."""
     from hasp_models.demo import demo as run
 
     run(out, titles, epochs, seed)
@@ -71,16 +71,18 @@ def pretrain(
 def train(
     parts: Annotated[Path, typer.Argument(help="folder of a finished build (hasp build --reverse)")],
     out: Annotated[Path, typer.Option(help="run folder; an unfinished run in it is continued")],
-    objective: Annotated[str, typer.Option(help="infonce, or paper: Eq. 4-5")] = "infonce",
+    objective: Annotated[str, typer.Option(help="neighbors, infonce, or paper: Eq. 4-5")] = "neighbors",
     concepts: Annotated[Path | None, typer.Option(help="folder of hasp-models pretrain")] = None,
-    eel: Annotated[str | None, typer.Option(help="link type that supervises [the first]")] = None,
+    eel: Annotated[str | None, typer.Option(help="link type that supervises [the first; neighbors: all]")] = None,
     epochs: Annotated[int, typer.Option(help="passes over all parts")] = 20,
-    lr: Annotated[float, typer.Option(help="step size")] = 0.01,
-    dim: Annotated[int, typer.Option(help="length of the embeddings")] = 64,
-    layers: Annotated[int, typer.Option(help="layers of relation attention")] = 2,
+    lr: Annotated[float | None, typer.Option(help="step size [by objective]")] = None,
+    dim: Annotated[int | None, typer.Option(help="length of the embeddings [256; infonce, paper: 64]")] = None,
+    layers: Annotated[int | None, typer.Option(help="layers of relation attention [1; infonce, paper: 2]")] = None,
     merge: Annotated[int, typer.Option(help="parts per batch", min=1)] = 1,
     parts_per_step: Annotated[int | None, typer.Option(help="parts per optimizer step, over all ranks")] = None,
-    free: Annotated[bool, typer.Option("--free", help="a vector of its own for every entity")] = False,
+    free: Annotated[bool | None, typer.Option(help="a vector of its own for every entity [by objective]")] = None,
+    concept_prior: Annotated[float | None, typer.Option(help="neighbors: log of what a concept weighs [-3]")] = None,
+    cold: Annotated[float | None, typer.Option(help="neighbors: share of entities that train without links [0.2]")] = None,
     truth: Annotated[Path | None, typer.Option(help="pairs on which the best epoch is chosen")] = None,
     patience: Annotated[int | None, typer.Option(help="stop after so many epochs without a better one")] = None,
     lazy_rows: Annotated[bool, typer.Option("--lazy-rows", help="move a free vector only when it got a gradient")] = False,
@@ -107,6 +109,8 @@ def train(
             merge=merge,
             parts_per_step=parts_per_step,
             free=free,
+            concept_prior=concept_prior,
+            cold=cold,
             truth=truth,
             patience=patience,
             lazy_rows=lazy_rows,

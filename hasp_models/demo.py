@@ -1,6 +1,6 @@
-"""The demo: one catalogue through every stage, with nothing but PyG's own layers for a model.
+"""The demo: a made-up catalogue through every stage, from a plan to titles that are similar to a title.
 
-generate -> plan -> build -> report -> train on parts -> embed every title -> rank the held-out links.
+generate -> plan -> build -> report -> pretrain -> train on parts -> embed every title -> rank held-out links -> similar titles.
 """
 
 from __future__ import annotations
@@ -9,70 +9,33 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
-from torch import Tensor, nn
-from torch_geometric.nn import SAGEConv
+from torch import Tensor
 
-from hasp import HASPData, HASPLoader, Schema
-from hasp.load.merge import merge
+from hasp import HASPData, Schema
 from hasp.sources.synthetic import Catalogue, Generated, generate
 from hasp_models.data.csr import CSR
 from hasp_models.data.metrics import per_query
-from hasp_models.data.neighbors import EmbeddingScorer, Scorer, rank
+from hasp_models.data.neighbors import EmbeddingScorer, FixedScorer, Scorer, rank
+from hasp_models.runs import Embeddings, load_run
+from hasp_models.tasks import pretrain_concepts, similar, train_run
 
-__all__ = ["ConceptSAGE", "demo"]
+__all__ = ["demo"]
 
-EdgeType = tuple[str, str, str]
-EEL: EdgeType = ("title", "co_engaged", "title")
+EEL = ("title", "co_engaged", "title")
 
-
-class ConceptSAGE(nn.Module):
-    """GraphSAGE in two steps: a title is the sum of its concepts, then it looks at its linked titles.
-
-    Args:
-        concept_degree: per semantic type, how many titles each concept has ``[n]``: rare concepts start with larger vectors,
-            so that the untrained model already is a random projection of tf-idf.
-        edge_types: edge types of the batches; those from a concept to a title are used, and the EELs.
-        num_titles: all titles.
-        channels: width.
-    """
-
-    def __init__(
-        self, concept_degree: dict[str, Tensor], edge_types: list[EdgeType], num_titles: int, channels: int = 128
-    ) -> None:
-        super().__init__()
-        self.channels = channels
-        self.to_title = [e for e in edge_types if e[0] in concept_degree and e[2] == "title"]
-        self.concepts, self.first = nn.ModuleDict(), nn.ModuleDict()
-        for concept, _, _ in self.to_title:
-            degree = concept_degree[concept]
-            idf = (num_titles / (1 + degree)).log()[:, None]
-            self.concepts[concept] = nn.Embedding(degree.numel(), channels, _weight=torch.randn(degree.numel(), channels) * idf)
-            self.first[concept] = SAGEConv((channels, channels), channels, aggr="sum", root_weight=False)
-        self.second = SAGEConv(channels, channels)
-        nn.init.zeros_(self.second.lin_r.weight)
-
-    def forward(self, batch: Any) -> Tensor:
-        """Unit vectors of the batch's titles, float32 ``[titles, channels]``."""
-        nothing = torch.zeros(batch["title"].num_nodes, self.channels)
-        title = nothing
-        for edge_type in self.to_title:
-            concept = edge_type[0]
-            rows = self.concepts[concept](batch[concept].n_id)
-            title = title + self.first[concept]((rows, nothing), batch[edge_type].edge_index)
-        title = nn.functional.normalize(title, dim=1)
-        out: Tensor = nn.functional.normalize(title + self.second(title, batch[EEL].edge_index), dim=1)
-        return out
+Say = Callable[[str], None]
 
 
-def demo(out: str | Path = "demo", titles: int = 20_000, epochs: int = 12, seed: int = 0) -> dict[str, float]:
+def demo(out: str | Path = "demo", titles: int = 20_000, epochs: int = 20, seed: int = 0) -> dict[str, float]:
     """Run the demo and print what happens; returns MAP@10 on held-out links per method.
 
     Args:
-        out: folder for the parts and the report.
+        out: folder for the parts, the report, the pretrained concepts, the run and the embeddings. What it holds is used
+            again: an interrupted demo goes on where it was.
         titles: size of the made-up catalogue.
         epochs: passes over all parts.
         seed: of the catalogue, the parts, the order and the model.
@@ -85,50 +48,41 @@ def demo(out: str | Path = "demo", titles: int = 20_000, epochs: int = 12, seed:
 
     made = generate(Catalogue(num_titles=titles, seed=seed))
     say(f"catalogue   {titles:,} titles, {sum(made.graph.num_nodes.values()) - titles:,} concepts in ten categories")
-    schema = Schema(entity="title", eel=[EEL])
     say("\nplan")
-    sys.stdout.flush()
+    schema = Schema(entity="title", eel=[EEL])
     parts = HASPData(made.graph, schema, num_parts=8, seed=seed, root=out / "parts", reverse=True, overwrite=True)
     report = parts.report()
     page = report.to_html(out / "report.html")
     say(f"\nreport\n{report}\n")
-    model = _train(parts, made, epochs, seed, say)
-    model.eval()
-    with torch.no_grad():  # all parts merged are the input graph: no link is cut here
-        titles_out = model(merge(parts.store, range(parts.num_parts)))
-    scores = _judge(made, titles_out)
+    embeddings = _embed(parts, out, epochs, seed, say)
+    scores = _judge(made, embeddings.vectors)
     say("\nheld-out links, MAP@10 (all titles ranked, known links removed)   all titles   titles without a link")
     for name, (everyone, cold) in scores.items():
         say(f"  {name:60s} {everyone:12.3f} {cold:12.3f}")
+    _show(embeddings, say)
     say(f"\nreport page: {page.resolve()}\ntook {time.perf_counter() - start:.0f} s")
     return {name: value[0] for name, value in scores.items()}
 
 
-def _train(parts: HASPData, made: Generated, epochs: int, seed: int, say: Callable[[str], None]) -> ConceptSAGE:
-    torch.manual_seed(seed)
-    degree = {
-        e[2]: torch.bincount(ends[1], minlength=made.graph.num_nodes[e[2]]) for e, ends in made.graph.edges.items() if e != EEL
-    }
-    model = ConceptSAGE(degree, parts.edge_types, made.config.num_titles)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
-    # Two parts a batch: links between the two come back. 30 % of the links supervise and carry no message, others each epoch.
-    loader = HASPLoader(parts, batch_size=2, shuffle=True, seed=seed, edge_label_index=EEL, disjoint_train_ratio=0.3)
-    for epoch in range(epochs):
-        total, count, begin = 0.0, 0, time.perf_counter()
-        for batch in loader:
-            embedded = model(batch)
-            pairs = batch[EEL].edge_label_index
-            pairs = pairs[:, torch.randperm(pairs.size(1))[:1024]]
-            # In-batch softmax: the partner of a title against the partners of the others.
-            logits = embedded[pairs[0]] @ embedded[pairs[1]].T / 0.1
-            loss = nn.functional.cross_entropy(logits, torch.arange(pairs.size(1)))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total, count = total + float(loss.detach()) * pairs.size(1), count + pairs.size(1)
-        if epoch == 0 or (epoch + 1) % 4 == 0:
-            say(f"epoch {epoch + 1:3d}   loss {total / count:.3f}   {time.perf_counter() - begin:.1f} s")
-    return model
+def _embed(parts: HASPData, out: Path, epochs: int, seed: int, say: Say) -> Embeddings:
+    """Pretrain the concepts, train a SemanticGNN on the parts, embed the whole graph with every edge."""
+    begin = time.perf_counter()
+    facts = pretrain_concepts(str(out / "parts"), out / "kg", quiet=True, dim=64, epochs=10, seed=seed)
+    say(f"pretrain    {facts['triples']:,} facts, {facts['relations']} relations, TransE: {time.perf_counter() - begin:.1f} s")
+    # Two parts a batch: links between the two come back, and each batch tells a title from twice as many others.
+    # This catalogue's concepts say much and its links have no weight: concepts get a louder voice than by default.
+    options = {"dim": 256, "lr": 0.004, "concept_prior": -1.5, "cold": 0.4}
+    pairs = {"merge": 2, "parts_per_step": 2}
+    run = train_run(parts, out / "run", concepts=out / "kg", epochs=epochs, seed=seed, quiet=True, **pairs, **options)
+    for row in run.history:
+        if row["epoch"] in (1, epochs) or row["epoch"] % 5 == 0:
+            say(f"train       epoch {row['epoch']:2d}   loss {row['loss']:.3f}   {row['seconds']:.1f} s")
+    begin = time.perf_counter()
+    model, meta = load_run(out / "run")
+    found = Embeddings.of(model, meta, str((out / "parts").resolve()))
+    found.save(out / "embeddings")
+    say(f"embed       {found.vectors.size(0):,} titles, every edge kept: {time.perf_counter() - begin:.1f} s")
+    return found
 
 
 def _judge(made: Generated, embedded: Tensor) -> dict[str, tuple[float, float]]:
@@ -140,9 +94,12 @@ def _judge(made: Generated, embedded: Tensor) -> dict[str, tuple[float, float]]:
     queries = np.flatnonzero(truth.counts)
     rows, cold = truth.select(queries), known.counts[queries] == 0
     scorers: dict[str, Scorer] = {
-        "popularity (most links first)": _Popularity(known),
-        "concepts in common (tf-idf cosine)": EmbeddingScorer(_concepts(made), "cosine"),
-        "SAGE layers of PyG, trained on HASP parts": EmbeddingScorer(embedded, "cosine"),
+        "popularity (most links first)": FixedScorer(torch.from_numpy(known.counts.astype(np.float32))),
+        "links in common (cosine)": _Rows(
+            _unit(sp.csr_array((np.ones(a.size), known.indices, known.indptr), shape=(count, count)))
+        ),
+        "concepts in common (tf-idf cosine)": _Rows(_concepts(made)),
+        "SemanticGNN, trained on HASP parts": EmbeddingScorer(embedded, "cosine"),
     }
     out = {}
     for name, scorer in scorers.items():
@@ -152,23 +109,41 @@ def _judge(made: Generated, embedded: Tensor) -> dict[str, tuple[float, float]]:
     return out
 
 
-class _Popularity:
-    """Every query gets the titles with most links."""
+def _show(embeddings: Embeddings, say: Say, titles: int = 5, k: int = 3) -> None:
+    """What is similar to a few titles, well linked and not linked at all, and why."""
+    order = np.argsort(-embeddings.degree.numpy(), kind="stable")
+    say("\nsimilar titles")
+    for row in order[np.linspace(0, order.size - 1, titles).astype(int)].tolist():
+        found = similar(embeddings, embeddings.label(row), k=k)
+        say(f"  {found['query']['name']} ({int(embeddings.degree[row])} links)")
+        for answer in found["similar"]:
+            why = (["linked"] if answer["linked"] else []) + answer["concepts"][:3]
+            why += [f"both with {name}" for name in answer["links"][:2]]
+            say(f"    {answer['score']:.2f}  {answer['name']:14s} {'; '.join(why) or 'near to the same titles'}")
 
-    def __init__(self, known: CSR) -> None:
-        self.num_items = known.num_rows
-        self._links = torch.from_numpy(known.counts).float()
 
-    def scores(self, queries: Any) -> Tensor:
-        return self._links.repeat(len(queries), 1)
+class _Rows:
+    """Cosines of sparse unit rows ``[N, F]``."""
+
+    def __init__(self, rows: sp.csr_array) -> None:
+        self.num_items, self._rows, self._columns = rows.shape[0], rows, rows.T.tocsr()
+
+    def scores(self, queries: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+        return torch.from_numpy((self._rows[queries] @ self._columns).toarray().astype(np.float32))
 
 
-def _concepts(made: Generated) -> Tensor:
-    """A 0/1 row of concepts per title, rare concepts weighing more (tf-idf)."""
+def _concepts(made: Generated) -> sp.csr_array:
+    """A row of concepts per title, rare concepts weighing more (tf-idf)."""
     blocks = []
     for edge_type, (source, destination) in made.graph.edges.items():
         if edge_type != EEL:
-            block = torch.zeros(made.config.num_titles, made.graph.num_nodes[edge_type[2]])
-            block[source, destination] = 1.0
-            blocks.append(block * (block.size(0) / (1 + block.sum(0))).log())
-    return torch.cat(blocks, dim=1)
+            size = made.graph.num_nodes[edge_type[2]]
+            rarity = np.log(made.config.num_titles / (1 + np.bincount(destination.numpy(), minlength=size)))
+            ends = (source.numpy(), destination.numpy())
+            blocks.append(sp.csr_array((rarity[ends[1]], ends), shape=(made.config.num_titles, size)))
+    return _unit(sp.hstack(blocks).tocsr())
+
+
+def _unit(rows: sp.csr_array) -> sp.csr_array:
+    norm = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    return sp.csr_array(sp.diags_array(1 / np.maximum(norm, 1e-30)) @ rows)

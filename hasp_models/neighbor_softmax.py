@@ -46,7 +46,8 @@ class NeighborSoftmax:
         queries: at most so many per batch; the memory of a step is ``queries * entities of the batch``.
         supervise: share of the linked pairs that supervises.
         targets: ``"all"`` links, or ``"supervising"`` ones alone; then what i is linked to by the others is no k either.
-        cold: share of the entities that hear no link and go without their free vector in this step.
+        cold: share of the entities that hear no link and go without their free vector in this step. Entities without a link
+            always go without: as they are told from every query and asked for by none, their vectors would only flee.
 
     Raises:
         HaspError: a setting out of its range, no link type, or one between different node types.
@@ -85,7 +86,7 @@ class NeighborSoftmax:
         a, b, weight = self._links(batch)
         seed = np.uint64(key)
         told = torch.ones_like(a, dtype=torch.bool) if self.targets == "all" else self._drawn(batch, a, b, seed)
-        out = model(self._messages(batch, seed))
+        out = model(self._messages(batch, a, seed))
         h = F.normalize(_at_least_float(out[self.entity]), dim=1)
         chosen = self._queries(a[told], seed)
         if not chosen.numel():
@@ -125,14 +126,16 @@ class NeighborSoftmax:
             bits = hash64(subkey(int(seed), word("supervise")), low.astype(np.int64) * np.int64(-7046029254386353131) + high)
         return torch.from_numpy(bits.astype(np.float64) / 2.0**64 < self.supervise).to(a.device)
 
-    def _messages(self, batch: Any, seed: np.uint64) -> Any:
+    def _messages(self, batch: Any, linked: Tensor, seed: np.uint64) -> Any:
         """The batch without the links that supervise and without those into cold entities."""
         out = copy.copy(batch)
         store = out[self.entity]
         ids = store.n_id if "n_id" in store else torch.arange(store.num_nodes)
         draw = hash64(subkey(int(seed), word("cold")), ids.cpu().numpy().astype(np.int64)).astype(np.float64) / 2.0**64
         cold = torch.from_numpy(draw < self.cold).to(ids.device)
-        store.cold = cold
+        alone = torch.ones_like(cold)
+        alone[linked] = False
+        store.cold = cold | alone
         for edge_type in self.strength:
             if edge_type not in out.edge_types:
                 continue

@@ -22,10 +22,11 @@ from hasp_models.data.csr import CSR
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.tiers import Tiers
 
 __all__ = ["Embeddings", "graph_of", "load_run", "new_model", "open_graph", "save_run"]
 
-_VERSION = 1
+_VERSION = 2
 _RUN, _WEIGHTS = "run.json", "model.safetensors"
 _META, _VECTORS = "embeddings.json", "embeddings.safetensors"
 
@@ -41,9 +42,10 @@ def graph_of(parts: HASPData) -> Graph:
         index = merged[edge_type].edge_index
         edges[edge_type] = (index[0], index[1])
     attrs = {t: {k: merged[t][k] for k in names} for t, names in own.items()}
+    edge_attrs = {e: {k: merged[e][k] for k in parts.manifest.edge_attrs.get(e, {})} for e in parts.edge_types}
     ids = {t: parts.ids(t) for t in parts.node_types if parts.store.ids(t) is not None}
     names = {t: found for t in parts.node_types if (found := parts.names(t)) is not None}
-    return Graph({t: int(merged[t].num_nodes) for t in parts.node_types}, edges, attrs, {}, ids, names)
+    return Graph({t: int(merged[t].num_nodes) for t in parts.node_types}, edges, attrs, edge_attrs, ids, names)
 
 
 def open_graph(source: str, relations: list[EdgeType] | None = None) -> tuple[Graph, str]:
@@ -91,8 +93,24 @@ def new_model(parts: HASPData, options: dict[str, Any], concepts: KGEmbedding | 
     return SemanticGNN.from_data(parts, **options, **given)
 
 
-def save_run(folder: Path, model: SemanticGNN, options: dict[str, Any], parts: HASPData, settings: dict[str, Any]) -> None:
-    """Write a trained model so that :func:`load_run` can build it again; ``run.json`` comes last."""
+def save_run(
+    folder: Path,
+    model: SemanticGNN,
+    options: dict[str, Any],
+    parts: HASPData,
+    settings: dict[str, Any],
+    tiers: Tiers | None = None,
+) -> None:
+    """Write a trained model so that :func:`load_run` can build it again; ``run.json`` comes last.
+
+    Args:
+        folder: made if it is not there.
+        model: any SemanticGNN.
+        options: of its class, beside what its tensors say (widths, features, vectors, relations).
+        parts: what it was trained on.
+        settings: how; plain values, for the reader.
+        tiers: into which its links are put.
+    """
     disk = Disk()
     disk.make_folder(folder)
     save_tensors(folder / _WEIGHTS, model.state_dict(), disk)
@@ -105,7 +123,8 @@ def save_run(folder: Path, model: SemanticGNN, options: dict[str, Any], parts: H
         "free": list(inputs.free),
         "relation": list(model.relation.shape),
         "node_types": model.node_types,
-        "edge_types": [edge_name(e) for e in parts.edge_types],
+        "edge_types": [edge_name(e) for e in model.edge_types],
+        "tiers": None if tiers is None else tiers.to_json(),
     }
     meta = {"format_version": _VERSION, "fingerprint": parts.manifest.fingerprint, "entity": parts.roles.entity[0]}
     eel = [edge_name(e) for e in parts.roles.eel]
@@ -169,10 +188,13 @@ class Embeddings:
     def of(cls, model: SemanticGNN, run: dict[str, Any], source: str) -> Embeddings:
         """Embed a graph, all edges kept, new entities included."""
         relations = [parse_edge_name(e) for e in run["model"]["edge_types"]]
-        graph, fingerprint = open_graph(source, relations)
+        tiers = Tiers.from_json(run["model"]["tiers"]) if run["model"]["tiers"] else None
+        wanted = relations if tiers is None else [*(e for e in relations if e not in tiers.share), *tiers.links]
+        graph, fingerprint = open_graph(source, wanted)
         entity, eel = run["entity"], [parse_edge_name(e) for e in run["eel"]]
-        extra = {e: ends for e, ends in graph.edges.items() if e in relations}
-        vectors = embed_all(model, dataclasses.replace(graph, edges=extra, edge_attrs={}))[entity]
+        seen = graph if tiers is None else tiers.apply(graph)
+        edges = {e: ends for e, ends in seen.edges.items() if e in relations}
+        vectors = embed_all(model, dataclasses.replace(seen, edges=edges, edge_attrs={}))[entity]
         if not bool(vectors.isfinite().all()):
             raise HaspError(f"the embeddings of {source} are not finite; check the features for NaN")
         degree = torch.from_numpy(links_of(graph, entity, eel).counts)

@@ -181,7 +181,7 @@ class SemanticGNN(nn.Module):
             raise HaspError(f"a model has at least one layer, got layers={layers}; without layers use the features")
         self.node_types = list(metadata[0])
         edge_types: list[EdgeType] = [(e[0], e[1], e[2]) for e in metadata[1]]
-        self.dim, self.normalize = dim, normalize
+        self.edge_types, self.dim, self.normalize = edge_types, dim, normalize
         tables = (in_channels or {}, features or {}, train_features, embed or {}, free or {})
         self.inputs = NodeInputs(self.node_types, dim, *tables, entity_dropout, lengths)
         table = relation if isinstance(relation, Tensor) else relation_vectors(edge_types, relation or {}, dim, eel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,28 @@ from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import EmbeddingScorer, Score, rank
 from hasp_models.kg_embedding import KGEmbedding
+from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
+from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.runs import Embeddings, new_model, open_graph, save_run
+from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.tiers import Tiers
 from hasp_models.train import Fit, fit
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
 
-__all__ = ["evaluate_pairs", "pretrain_concepts", "read_truth", "similar", "train_run"]
+__all__ = ["DEFAULTS", "evaluate_pairs", "pretrain_concepts", "read_truth", "similar", "train_run"]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "neighbors": {
+        "lr": 0.0015, "dim": 256, "layers": 1, "temperature": 0.07, "disjoint": 0.3, "free": True, "dropout": 0.0,
+        "concept_prior": -3.0, "cold": 0.2,
+    },
+    "infonce": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 0.1, "disjoint": 0.5, "free": False, "dropout": 0.5},
+    "paper": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 1.0, "disjoint": 0.5, "free": False, "dropout": 0.5},
+}  # fmt: skip
+"""Objective -> the settings of ``hasp-models train`` that are not given."""
 
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
@@ -48,20 +63,21 @@ def train_run(
     parts: HASPData,
     out: Path,
     *,
-    objective: str = "infonce",
+    objective: str = "neighbors",
     concepts: Path | None = None,
     eel: str | None = None,
     epochs: int = 20,
-    lr: float = 0.01,
-    dim: int = 64,
-    layers: int = 2,
+    lr: float | None = None,
+    dim: int | None = None,
+    layers: int | None = None,
     merge: int = 1,
     parts_per_step: int | None = None,
-    temperature: float = 0.1,
-    max_pairs: int = 2048,
-    disjoint: float = 0.5,
-    free: bool = False,
-    dropout: float = 0.5,
+    temperature: float | None = None,
+    disjoint: float | None = None,
+    free: bool | None = None,
+    dropout: float | None = None,
+    concept_prior: float | None = None,
+    cold: float | None = None,
     seed: int = 0,
     truth: Path | None = None,
     patience: int | None = None,
@@ -75,20 +91,22 @@ def train_run(
     Args:
         parts: a build.
         out: the run folder.
-        objective: ``infonce`` or ``paper`` (Eq. 4-5).
+        objective: ``neighbors`` (:class:`hasp_models.neighbor_softmax.NeighborSoftmax` over all EEL types, in tiers where they
+            have a ``weight``, from the start of :mod:`hasp_models.recipe`), ``infonce`` or ``paper`` (Eq. 4-5).
         concepts: folder of :func:`pretrain_concepts`.
-        eel: the link type that supervises, as ``title__co__title``; ``None``: the first.
+        eel: the link type that supervises, as ``title__co__title``; ``None``: the first. With ``neighbors`` all do.
         epochs: see :func:`hasp_models.train.fit`.
-        lr: likewise.
+        lr: likewise. This and the next settings, where ``None``: what :data:`DEFAULTS` says of the objective.
         dim: see :class:`hasp_models.SemanticGNN`.
         layers: likewise.
         merge: parts per batch; links between them come back.
         parts_per_step: parts per optimizer step over all ranks.
-        temperature: of ``infonce``.
-        max_pairs: of ``infonce``.
+        temperature: of ``neighbors`` and ``infonce``.
         disjoint: share of the links that supervises and carries no messages, drawn anew every epoch.
         free: give every entity a vector of its own.
         dropout: probability of leaving such a vector out.
+        concept_prior: of ``neighbors``: see :func:`hasp_models.recipe.blend_start`; higher, and concepts say more.
+        cold: of ``neighbors``: share of the entities that train without links in a step; higher, and concepts learn more.
         seed: of the model, the order and all draws.
         truth: pairs of similar entities; MAP@10 on them decides which epoch is kept.
         patience: see :func:`hasp_models.train.fit`.
@@ -97,35 +115,33 @@ def train_run(
         tensorboard: likewise.
         quiet: no bar.
     """
+    if objective not in DEFAULTS:
+        raise HaspError(f"objective is one of {list(DEFAULTS)}, got {objective!r}; choose one")
+    given = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
+    given |= {"dropout": dropout, "concept_prior": concept_prior, "cold": cold}
+    chosen = DEFAULTS[objective] | {k: v for k, v in given.items() if v is not None}
     edge_type = _link_type(parts, eel, merge)
-    loss: Objective
-    if objective == "paper":
-        loss = LinkBCE(edge_type)
-    elif objective == "infonce":
-        loss = InfoNCE(edge_type, temperature, max_pairs, parts.roles.eel)
-    else:
-        raise HaspError(f"objective is 'infonce' or 'paper', got {objective!r}; choose one")
-    options: dict[str, Any] = {"dim": dim, "layers": layers, "free": free, "normalize": objective != "paper"}
-    options |= {"entity_dropout": dropout} if free else {}
-    pretrained = None if concepts is None else KGEmbedding.load(concepts)
-    model = new_model(parts, options, pretrained, seed)
+    made = _made(parts, objective, edge_type, chosen, None if concepts is None else KGEmbedding.load(concepts), seed)
+    asks = objective != "neighbors"
     loader = HASPLoader(
         parts,
         batch_size=merge,
         shuffle=True,
         seed=seed,
         parts_per_step=parts_per_step,
-        edge_label_index=edge_type,
+        edge_label_index=edge_type if asks else None,
         neg_sampling="binary" if objective == "paper" else None,
-        disjoint_train_ratio=disjoint,
+        disjoint_train_ratio=chosen["disjoint"] if asks else 0.0,
+        transform=None if made.tiers is None else made.tiers.split,
     )
-    validate = None if truth is None else _validation(parts, read_truth(truth, parts.ids(edge_type[0])), edge_type[0])
+    entity = edge_type[0]
+    validate = None if truth is None else _validation(parts, read_truth(truth, parts.ids(entity)), entity, made.tiers)
     run = fit(
-        model,
+        made.model,
         loader,
-        loss,
+        made.objective,
         epochs=epochs,
-        lr=lr,
+        lr=chosen["lr"],
         seed=seed,
         validate=validate,
         patience=patience,
@@ -137,9 +153,40 @@ def train_run(
         progress=not quiet,
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        settings = {"objective": repr(loss), "epochs": epochs, "lr": lr, "seed": seed, "merge": merge, "disjoint": disjoint}
-        save_run(out, model, options, parts, settings)
+        settings = {"objective": repr(made.objective), "epochs": epochs, "seed": seed, "merge": merge, **chosen}
+        save_run(out, made.model, made.options, parts, settings, made.tiers)
     return run
+
+
+class _Made(NamedTuple):
+    """A model to train, what builds it again, its objective, and the tiers of its links."""
+
+    model: SemanticGNN
+    options: dict[str, Any]
+    objective: Objective
+    tiers: Tiers | None
+
+
+def _made(
+    parts: HASPData, name: str, edge_type: EdgeType, chosen: dict[str, Any], concepts: KGEmbedding | None, seed: int
+) -> _Made:
+    shape: dict[str, Any] = {"dim": chosen["dim"], "layers": chosen["layers"], "normalize": name != "paper"}
+    if name != "neighbors":
+        options = {**shape, "free": chosen["free"]} | ({"entity_dropout": chosen["dropout"]} if chosen["free"] else {})
+        loss: Objective = LinkBCE(edge_type)
+        if name == "infonce":
+            loss = InfoNCE(edge_type, chosen["temperature"], known=parts.roles.eel)
+        return _Made(new_model(parts, options, concepts, seed), options, loss, None)
+    tiers = tiers_of(parts)
+    strength = dict.fromkeys(parts.roles.eel, 1.0) if tiers is None else tiers.weight
+    shares = shares_of(parts) if tiers is None else tiers.share
+    more = {"entity_dropout": chosen["dropout"]} | ({} if chosen["free"] else {"free": {}})
+    model = blend_start(parts, shares, concepts=concepts, seed=seed, concept_prior=chosen["concept_prior"], **shape, **more)
+    update = [parts.roles.entity[0]] if chosen["layers"] == 1 else None
+    options = {**shape, "entity_dropout": chosen["dropout"], "beta": "both", "activation": "gelu", "update": update}
+    given = {"temperature": chosen["temperature"], "supervise": chosen["disjoint"], "cold": chosen["cold"]}
+    objective = NeighborSoftmax(strength, power=3.0, **given)
+    return _Made(model, options, objective, tiers)
 
 
 def _link_type(parts: HASPData, eel: str | None, merge: int) -> EdgeType:
@@ -159,11 +206,12 @@ def _link_type(parts: HASPData, eel: str | None, merge: int) -> EdgeType:
     return edge_type
 
 
-def _validation(parts: HASPData, truth: Truth, entity: str) -> Callable[[torch.nn.Module], float]:
+def _validation(parts: HASPData, truth: Truth, entity: str, tiers: Tiers | None) -> Callable[[torch.nn.Module], float]:
     """MAP@10 of the whole graph's embeddings."""
     from hasp.load.merge import merge
 
     whole = merge(parts.store, range(parts.num_parts))
+    whole = whole if tiers is None else tiers.split(whole)
 
     def validate(model: torch.nn.Module) -> float:
         return evaluate(model(whole)[entity], truth, ks=(10,)).mean("map@10")

@@ -9,8 +9,10 @@ before the tiers are cut, not after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from hasp.errors import HaspError
 from hasp.graph import Graph
-from hasp.schema import EdgeType
+from hasp.schema import EdgeType, edge_name, parse_edge_name
 
 __all__ = ["QUANTILES", "Tiers"]
 
@@ -93,6 +95,44 @@ class Tiers:
         for i, name in enumerate(self.types):
             edges[name] = (source[tier == i], destination[tier == i])
         return replace(graph, edges=edges, edge_attrs={e: v for e, v in graph.edge_attrs.items() if e not in self.links})
+
+    def split(self, batch: Any) -> Any:
+        """A ``HeteroData`` with its links in tiers: :meth:`apply` for a batch, and a ``transform`` for a loader.
+
+        Shares are those of the links in the batch; what was cut away is heard by nobody.
+        """
+        out = copy.copy(batch)
+        entity, ends, weights = self.links[0][0], [torch.empty(2, 0).long()], [torch.empty(0)]
+        for edge_type in self.links:
+            ends.append(out[edge_type].edge_index.long())
+            weights.append(out[edge_type][self.attr].float().reshape(-1))
+            del out[edge_type]
+        index, weight = torch.cat(ends, dim=1), torch.cat(weights)
+        weight = torch.where(weight > 0, weight, self.typical)
+        tier = torch.bucketize(_shares(weight, index[1], int(out[entity].num_nodes), self.power), self.bounds, right=True)
+        for i, name in enumerate(self.types):
+            out[name].edge_index = index[:, tier == i]
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a run folder."""
+        return {
+            "links": [edge_name(e) for e in self.links],
+            "bounds": self.bounds.tolist(),
+            "share": {edge_name(e): v for e, v in self.share.items()},
+            "weight": {edge_name(e): v for e, v in self.weight.items()},
+            "typical": self.typical,
+            "power": self.power,
+            "attr": self.attr,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Tiers:
+        """What :meth:`to_json` gave."""
+        share, weight = ({parse_edge_name(e): v for e, v in value[k].items()} for k in ("share", "weight"))
+        bounds = torch.tensor(value["bounds"], dtype=torch.float32)
+        links = tuple(parse_edge_name(e) for e in value["links"])
+        return cls(links, bounds, share, weight, value["typical"], value["power"], value["attr"])
 
 
 def _pool(graph: Graph, links: Sequence[EdgeType], attr: str) -> tuple[Tensor, Tensor, Tensor]:

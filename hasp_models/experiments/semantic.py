@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from hasp_models.experiments.graph_models import TRAINING, fitted, parts_of, tra
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
+from hasp_models.recipe import blend_start
 from hasp_models.relation_attention import RelationAttention
 from hasp_models.runs import new_model
 from hasp_models.semantic_gnn import SemanticGNN
@@ -82,7 +82,10 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
         return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, quiet=quiet))
     tiers = Tiers.of(benchmark.graph, benchmark.link_types, power=float(settings["tier_power"]))
     parts = parts_of(benchmark, int(settings["num_parts"]), tiers)
-    model = model_of(parts, tiers, settings, concepts, seed)
+    names = ("concept_length", "concept_prior", "echo", "beta", "activation", "entity_dropout")
+    shape = {"dim": int(settings["dim"]), "layers": int(settings["layers"])}
+    options = {k: settings[k] for k in names} | ({} if settings["free"] else {"free": {}})
+    model = blend_start(parts, tiers.share, concepts=concepts, seed=seed, **shape, **options)
     objective = NeighborSoftmax(
         tiers.weight,
         temperature=settings["temperature"],
@@ -102,45 +105,6 @@ def pretrained(benchmark: Benchmark, settings: Settings, seed: int) -> KGEmbeddi
     return pretrain(triples, method="transe", dim=int(settings["dim"]), epochs=int(settings["kg_epochs"]), seed=seed)
 
 
-def model_of(parts: HASPData, tiers: Tiers, settings: Settings, concepts: KGEmbedding | None, seed: int) -> SemanticGNN:
-    """A model that starts as a blend: links echo their entities by strength, concepts by rarity, all in random directions.
-
-    Pretrained concept vectors come on top through a Linear that starts at zero: what they are worth is learned, and nothing
-    of the rare concepts' distinctness is lost. (In their place they cost 5 % of HC MAP@10 on the books.)
-    """
-    entity = parts.roles.entity[0]
-    into = [e for e in parts.edge_types if e[2] == entity and e not in tiers.share]
-    prior: dict[EdgeType, float] = {e: math.log(s) for e, s in tiers.share.items()}
-    prior |= {e: float(settings["concept_prior"]) for e in into}
-    lengths = {e[0]: _rarity(parts, e) * float(settings["concept_length"]) for e in into}
-    given: dict[str, Any] = {}
-    if concepts is not None:
-        given["features"] = {t: concepts.features(t) for t in lengths if t in concepts.offsets}
-        given["relation"] = {e: concepts.relation(e) for e in concepts.relation_types if e in parts.num_edges}
-    torch.manual_seed(seed)
-    model = SemanticGNN.from_data(
-        parts,
-        int(settings["dim"]),
-        int(settings["layers"]),
-        free=bool(settings["free"]),
-        entity_dropout=float(settings["entity_dropout"]) if settings["free"] else 0.0,
-        embed={t: parts.num_nodes[t] for t in lengths},
-        lengths=lengths,
-        prior=prior,
-        echo=float(settings["echo"]),
-        beta=str(settings["beta"]),
-        activation=str(settings["activation"]),
-        update=[entity] if int(settings["layers"]) == 1 else None,
-        normalize=True,
-        **given,
-    )
-    for layer in model.inputs.of_table.values():
-        for weight in layer.parameters():
-            nn.init.zeros_(weight)
-        layer.bias.requires_grad_(False)  # one vector for all concepts would tell no entity from another
-    return model
-
-
 def plain_model(parts: HASPData, settings: Settings, concepts: KGEmbedding | None, seed: int) -> nn.Module:
     """The paper's model as it stands: pretrained concepts are the features, everything else starts at random."""
     options: dict[str, Any] = {k: settings[k] for k in ("dim", "layers", "free")}
@@ -148,15 +112,6 @@ def plain_model(parts: HASPData, settings: Settings, concepts: KGEmbedding | Non
     options |= {"entity_dropout": settings["entity_dropout"]} if settings["free"] else {}
     torch.manual_seed(seed)
     return new_model(parts, options, concepts, seed)
-
-
-def _rarity(parts: HASPData, edge_type: EdgeType) -> Tensor:
-    """``log(entities / entities with the concept)``, float32, one per concept."""
-    count = torch.zeros(parts.num_nodes[edge_type[0]])
-    for part_id in range(parts.num_parts):
-        ends = parts.part(part_id).edges[edge_type].edge_index
-        count += torch.bincount(ends[0].long(), minlength=count.numel())
-    return (parts.num_nodes[edge_type[2]] / count.clamp_min(1)).log()
 
 
 def _numbers(model: SemanticGNN, edge_type: EdgeType) -> list[list[float]]:

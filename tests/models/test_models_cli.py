@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typer.testing import CliRunner
 from hasp import HASPData, Schema
 from hasp.errors import HaspError
 from hasp.sources import open_source
+from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
+from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.runs import Embeddings, load_run
+from hasp_models.tiers import Tiers
 
 SOURCE = "synthetic:400"
 EEL = ("title", "co_engaged", "title")
@@ -57,7 +61,7 @@ def test_the_concepts_are_the_pretrained_ones(work: Path) -> None:
     model, meta = load_run(work / "run")
     kg = KGEmbedding.load(work / "kg")
     for node_type, table in model.inputs.tables.items():
-        assert torch.equal(table, kg.features(node_type, rms=True))
+        assert torch.equal(table, kg.features(node_type))
     assert model.inputs.tables and meta["entity"] == "title"
 
 
@@ -82,6 +86,34 @@ def test_options_of_the_loop_reach_it(work: Path, tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "metrics.json").read_text())["settings"]
     assert settings["lazy_rows"] and settings["amp"]
     assert "made with amp=True, this run has False" in bad(*options, "--lazy-rows")
+
+
+@pytest.mark.parametrize("objective", ["infonce", "neighbors"])
+def test_every_objective_trains_and_embeds(objective: str, work: Path, tmp_path: Path) -> None:
+    run = ("train", work / "parts", "--out", tmp_path / "run", "--objective", objective, "--no-free")
+    good(*run, "--dim", 4, "--layers", 2, "--epochs", 1)
+    model, _ = load_run(tmp_path / "run")
+    assert len(model.layers) == 2 and not model.inputs.free
+    assert good("embed", tmp_path / "run", SOURCE, "--out", tmp_path / "emb")["dim"] == 4
+
+
+def test_links_with_a_weight_are_put_in_tiers(tmp_path: Path) -> None:
+    """The same tiers in training, in validation and when the graph is embedded, from parts as from a graph."""
+    graph = add_reverse(open_source(SOURCE))
+    count = graph.num_edges(EEL)
+    weight = 0.1 + (torch.arange(count) % 10) / 10.0
+    graph = dataclasses.replace(graph, edge_attrs={**graph.edge_attrs, EEL: {"weight": weight}})
+    HASPData(graph, Schema(entity="title", eel=[EEL]), num_parts=2, root=tmp_path / "parts", log=False)
+    ids = np.asarray(graph.ids.get("title", np.arange(400)))
+    truth = tmp_path / "truth.csv"
+    truth.write_text("a,b\n" + "".join(f"{ids[i]},{ids[i + 1]}\n" for i in range(50)))
+    good("train", tmp_path / "parts", "--out", tmp_path / "run", "--dim", 8, "--epochs", 2, "--merge", 2, "--truth", truth)
+    model, meta = load_run(tmp_path / "run")
+    tiers = Tiers.from_json(meta["model"]["tiers"])
+    assert len(tiers.types) > 3 and set(tiers.types) < set(model.edge_types) and EEL not in model.edge_types
+    assert good("embed", tmp_path / "run", tmp_path / "parts", "--out", tmp_path / "emb")["entities"] == 400
+    want = embed_all(model, dataclasses.replace(tiers.apply(graph), edge_attrs={}))["title"]
+    torch.testing.assert_close(Embeddings.load(tmp_path / "emb").vectors, want, rtol=1e-5, atol=1e-6)
 
 
 def test_similar_explains(work: Path) -> None:
@@ -146,7 +178,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(work: Path, tmp_path: Path) 
     assert "found 0" in bad("similar", work / "emb", "no such title")
     assert "found 0" not in bad("similar", work / "emb", "TITLE 1")  # a piece of many names
     assert "score is cosine, dot or l2" in bad("similar", work / "emb", "title 5", "--score", "manhattan")
-    assert "objective is 'infonce' or 'paper'" in bad(*train, "--objective", "hinge")
+    assert "objective is one of ['neighbors', 'infonce', 'paper'], got 'hinge'" in bad(*train, "--objective", "hinge")
     assert "the link type is one of ['title__co_engaged__title']" in bad(*train, "--eel", "a__b__c")
     assert "holds no finished vectors" in bad(*train, "--concepts", work / "run")
     assert "patience" in bad(*train, "--patience", 2)

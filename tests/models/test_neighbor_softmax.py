@@ -130,9 +130,15 @@ def test_cold_entities_hear_no_link_but_are_heard() -> None:
         into = model.seen[CO].edge_index
         assert not bool(cold[into[1]].any())
         heard |= bool(cold[into[0]].any())
-    assert heard
+    assert heard and bool(model.seen["title"].cold.any())
     # 2,100 draws of 0.4: five standard deviations are 0.053.
     assert abs(np.mean(shares) - 0.4) < 0.053
+
+
+def test_entities_without_a_link_go_without_their_vector() -> None:
+    model = Recorder(torch.randn(COUNT, 3))
+    NeighborSoftmax(STRENGTH, cold=0.0)(model, batch([(0, 1), (3, 3)], [(1, 4)]), 0)
+    assert model.seen["title"].cold.tolist() == [False, False, True, True, False, True, True]
 
 
 def test_draws_follow_global_ids_not_places() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
 from hasp.graph import Graph
@@ -72,6 +75,23 @@ def test_shares_are_relative_to_the_destination() -> None:
     assert list(tiers.share.values()) == pytest.approx([0.2, 0.8])
     weak, strong = (torch.stack(tiers.apply(source).edges[t]).tolist() for t in tiers.types)
     assert (weak, strong) == ([[3, 3], [0, 1]], [[2, 2], [0, 1]])
+
+
+def test_a_batch_is_split_like_a_graph() -> None:
+    source = graph([0.1, 0.9, 0.4, 0.4, 0.2], [0.2, 0.8, 0.5])
+    tiers = Tiers.from_json(json.loads(json.dumps(Tiers.of(source, [CO, WEAK], (0.3, 0.6)).to_json())))
+    want = tiers.apply(source)
+    batch = HeteroData()
+    for node_type, count in source.num_nodes.items():
+        batch[node_type].num_nodes = count
+    for edge_type, ends in source.edges.items():
+        batch[edge_type].edge_index = torch.stack(ends)
+    for edge_type in (CO, WEAK):
+        batch[edge_type].weight = source.edge_attrs[edge_type]["weight"]
+    found = tiers.split(batch)
+    assert set(found.edge_types) == set(want.edges) and CO in batch.edge_types
+    for edge_type in want.edges:
+        assert torch.equal(found[edge_type].edge_index, torch.stack(want.edges[edge_type]))
 
 
 def test_links_without_a_weight_are_typical() -> None:
