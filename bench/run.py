@@ -25,6 +25,7 @@ from bench.table import Table
 __all__ = ["BENCHES", "in_words", "machine", "main", "remember", "write_tables"]
 
 HERE = Path(__file__).parent
+# The demo stands last: it is a transcript, of which the history keeps the time alone.
 BENCHES = ("materialise", "csr", "partition_quality", "loader", "pipeline", "relation_attention", "ladder", "demo")
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
@@ -51,7 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", default="full", help="small (seconds), full (minutes), large (csr only: 30 million EELs)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the history")
     parser.add_argument("--no-readme", action="store_true", help="leave the READMEs as they are; so does any size but full")
+    parser.add_argument("--last", action="store_true", help="measure nothing: write the newest full results to the READMEs")
     given = parser.parse_args(words)
+    if given.last:
+        tables = {
+            n: t.markdown() for n in given.names or (*BENCHES[:-1], "billion") if (t := last(given.results, n)) is not None
+        }
+        print("\n".join(f"{path.name}: {', '.join(write_tables(path, tables)) or 'nothing'}" for path in README_FILES))
+        return 0
     unknown = sorted(set(given.names) - set(BENCHES))
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
@@ -107,11 +115,28 @@ def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
     return found
 
 
+def last(folder: Path, name: str) -> Table | None:
+    """The newest full result in a bench's history, as it was measured; ``None``: there is none.
+
+    A bench may say which rows are for readers (``README_ROWS``); the history keeps all.
+    """
+    path = folder / f"{name}.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    entries = [e for e in entries if e["size"] not in ("small", "own")]
+    if not entries:
+        return None
+    entry = entries[-1]
+    rows = [r for r in entry["rows"] if getattr(importlib.import_module(f"bench.{name}"), "README_ROWS", lambda _: True)(r)]
+    columns = entry.get("columns") or [k for k, v in rows[0].items() if not isinstance(v, (list, dict))]
+    return Table(name, entry["title"], columns, rows, entry["notes"])
+
+
 def remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> None:
     """Append a table to its history."""
     folder.mkdir(parents=True, exist_ok=True)
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    entry = {"when": when, "size": size, "machine": where, "title": table.title, "rows": table.rows, "notes": table.notes}
+    entry: dict[str, Any] = {"when": when, "size": size, "machine": where, "title": table.title}
+    entry |= {"columns": list(table.columns), "rows": table.rows, "notes": table.notes}
     with (folder / f"{table.name}.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
 

@@ -98,7 +98,7 @@ def kill_until_finished(folder: Path, seed: int) -> int:
                 code = 0
             finally:
                 os._exit(code)
-        time.sleep(moments.random() * 0.5 + 0.15 * kills)
+        time.sleep(moments.random() * 0.8 + 0.3 * kills)
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if status == 0:
