@@ -301,7 +301,8 @@ def run(machine, examples, phases=tuple(Phase)):
 def test_anything_in_any_order():
     counts = run(type("Anything", (Folder,), {}), 20)
     wanted = ("build", "overwrite", "crash", "refuse", "power", "damage", "damage unfinished", "train", "look")
-    assert all(counts.get(what, 0) >= 3 for what in wanted), counts
+    assert counts["look"] >= 200 and counts["crash"] + counts["refuse"] + counts.get("power", 0) >= 20, counts
+    assert len(set(wanted) & set(counts)) >= len(wanted) - 1, counts  # the machine draws which rules an example has
 
 
 # ---- does it notice? -------------------------------------------------------------------------------------------------------
