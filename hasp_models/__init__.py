@@ -7,11 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "NeighborSoftmax": "hasp_models.neighbor_softmax",
     "RelationAttention": "hasp_models.relation_attention",
     "RelationCSR": "hasp_models.relation_csr",
     "SemanticGNN": "hasp_models.semantic_gnn",
+    "Tiers": "hasp_models.tiers",
     "add_neighbors": "hasp_models.infer",
+    "blend_start": "hasp_models.recipe",
     "embed_all": "hasp_models.infer",
+    "fit": "hasp_models.train",
 }
 
 __all__ = [*_HOME]
@@ -19,9 +23,13 @@ __all__ = [*_HOME]
 if TYPE_CHECKING:
     from hasp_models.infer import add_neighbors as add_neighbors
     from hasp_models.infer import embed_all as embed_all
+    from hasp_models.neighbor_softmax import NeighborSoftmax as NeighborSoftmax
+    from hasp_models.recipe import blend_start as blend_start
     from hasp_models.relation_attention import RelationAttention as RelationAttention
     from hasp_models.relation_csr import RelationCSR as RelationCSR
     from hasp_models.semantic_gnn import SemanticGNN as SemanticGNN
+    from hasp_models.tiers import Tiers as Tiers
+    from hasp_models.train import fit as fit
 
 
 def __getattr__(name: str) -> Any:
