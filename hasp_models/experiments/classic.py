@@ -69,7 +69,7 @@ CLASSIC: tuple[Method, ...] = (
     closed(
         "tf_idf_smoothed", "hybrid", baselines.tf_idf_smoothed, {"weight": (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 10.0)}, weight=1.0
     ),
-    closed("blend", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS}, weight=3.0),
+    closed("blend", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS}, weight=10.0),
     closed("blend_links", "hybrid", blend_of(baselines.cosine_links), {"weight": _WEIGHTS}, weight=3.0),
 )
 """In the order of the table."""

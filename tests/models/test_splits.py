@@ -131,8 +131,8 @@ def learned(name, benchmark):
 
 def build(users, items):
     side = splits.split_users(users, 0)
-    rule = LinkRule(1, 0.0, 0.0, 3)
-    return make_benchmark(catalogue(), users, items, side, curated=[(0, 1), (2, 3)], rule=rule, raw_queries=3)
+    rules = {"rule": LinkRule(2, 0.0, 0.0, 1), "weak": LinkRule(1, 0.0, 0.0, 3)}
+    return make_benchmark(catalogue(), users, items, side, curated=[(0, 1), (2, 3)], **rules, raw_queries=3)
 
 
 @given(ENGAGEMENTS, st.integers(0, 2**32), st.sampled_from([(TEST,), (VALIDATION, TEST)]))
@@ -150,7 +150,7 @@ def test_taint_other_users_never_reach_training(rows, seed, tainted):
     at = np.sort(rng.integers(0, keep.sum() + 1, fresh.size))
     after = build(np.insert(users[keep], at, fresh), np.insert(changed[keep], at, rng.integers(0, N, fresh.size)))
     pairs = list(zip(training_tensors(before), training_tensors(after), strict=True))
-    assert len(pairs) == 13 and all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    assert len(pairs) == 17 and all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
     for name in ("item2vec", "lightgcn"):
         a, b = learned(name, before), learned(name, after)
         assert type(a) is type(b) and (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)
@@ -168,6 +168,8 @@ def test_graph_users_do_reach_training_and_test_users_the_truth():
     graph[side == GRAPH] = 0
     test[side == TEST] = 0
     assert before.links.indices.size and not build(users, graph).links.indices.size
+    weak = before.link_types[1]
+    assert before.graph.num_edges(weak) and not build(users, graph).graph.num_edges(weak)
     for name in ("item2vec", "lightgcn"):
         scores = learned(name, before)
         changed = items.copy()
