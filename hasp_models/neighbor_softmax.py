@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp.schema import EdgeType
-from hasp_models.objectives import LossTerm
+from hasp_models.objectives import LossTerm, full_precision
 
 __all__ = ["NeighborSoftmax"]
 
@@ -87,7 +87,7 @@ class NeighborSoftmax:
         seed = np.uint64(key)
         told = torch.ones_like(a, dtype=torch.bool) if self.targets == "all" else self._drawn(batch, a, b, seed)
         out = model(self._messages(batch, a, seed))
-        h = F.normalize(_at_least_float(out[self.entity]), dim=1)
+        h = F.normalize(full_precision(out[self.entity]), dim=1)
         chosen = self._queries(a[told], seed)
         if not chosen.numel():
             return LossTerm(h.sum() * 0.0, 0.0)
@@ -159,8 +159,3 @@ class NeighborSoftmax:
     def __repr__(self) -> str:
         names = ("temperature", "power", "queries", "supervise", "cold", "targets")
         return f"NeighborSoftmax({self.strength}, {', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
-
-
-def _at_least_float(x: Tensor) -> Tensor:
-    """Losses are computed in float32 at least, whatever mixed precision made of the vectors."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -20,7 +20,7 @@ from hasp.load.links import reverse_of
 from hasp.rng import hash64
 from hasp.schema import EdgeType
 
-__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective"]
+__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective", "full_precision"]
 
 
 class LossTerm(NamedTuple):
@@ -60,7 +60,9 @@ class LinkBCE:
             )
         out = model(batch)
         source, destination = store.edge_label_index
-        logits = (_full(out[self.edge_type[0]])[source] * _full(out[self.edge_type[2]])[destination]).sum(dim=1)
+        logits = (full_precision(out[self.edge_type[0]])[source] * full_precision(out[self.edge_type[2]])[destination]).sum(
+            dim=1
+        )
         label = (store.edge_label > 0).to(logits.dtype)
         return LossTerm(F.binary_cross_entropy_with_logits(logits, label, reduction="sum"), float(source.numel()))
 
@@ -106,8 +108,8 @@ class InfoNCE:
             every = every[:, store.edge_label > 0]
         pairs = every[:, self._chosen(every.size(1), key).to(every.device)]
         out = model(batch)
-        left = F.normalize(_full(out[self.edge_type[0]])[pairs[0]], dim=1)
-        right = F.normalize(_full(out[self.edge_type[2]])[pairs[1]], dim=1)
+        left = F.normalize(full_precision(out[self.edge_type[0]])[pairs[0]], dim=1)
+        right = F.normalize(full_precision(out[self.edge_type[2]])[pairs[1]], dim=1)
         if not pairs.numel():
             return LossTerm(left.sum() + right.sum(), 0.0)
         logits = left @ right.T / self.temperature
@@ -166,7 +168,7 @@ def _places(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return place, inverse
 
 
-def _full(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """Losses are computed in float32 at least, whatever mixed precision made of the vectors."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

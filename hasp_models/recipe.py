@@ -19,6 +19,7 @@ from hasp import HASPData
 from hasp.errors import HaspError
 from hasp.schema import EdgeType
 from hasp_models.kg_embedding import KGEmbedding
+from hasp_models.runs import graph_of
 from hasp_models.semantic_gnn import SemanticGNN, input_options
 from hasp_models.tiers import Tiers
 
@@ -144,8 +145,6 @@ def tiers_of(parts: HASPData) -> Tiers | None:
     """
     if not parts.roles.eel or any("weight" not in parts.manifest.edge_attrs.get(e, {}) for e in parts.roles.eel):
         return None
-    from hasp_models.runs import graph_of
-
     return Tiers.of(graph_of(parts), parts.roles.eel)
 
 
