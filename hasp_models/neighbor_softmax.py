@@ -36,8 +36,8 @@ class NeighborSoftmax:
 
     A share of the linked pairs supervises: these carry no messages, each pair as a whole, in all its link types and both
     directions, drawn anew for every ``key``, so that a link does not predict itself. The other links carry messages. By
-    default they are targets as well: easy ones, but without them nothing holds the strong before the weak once all links
-    carry messages, as they do when the graph is embedded. The loader needs no ``edge_label_index``.
+    default they are targets as well, easy ones: when the graph is embedded all links carry messages, and the order of strong
+    and weak links should hold then, too. The loader needs no ``edge_label_index``.
 
     Args:
         strength: link type -> w of its links. All join one entity type to itself.
