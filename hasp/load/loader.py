@@ -15,11 +15,12 @@ from torch_geometric.loader.utils import infer_filter_per_worker
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
+from hasp.load.halo import HaloCount, Halos
 from hasp.load.links import Links
 from hasp.load.merge import merge
 from hasp.load.sampler import Item, PartDataset, PartSampler
 from hasp.load.seeds import Seeds
-from hasp.load.store import Store
+from hasp.load.store import Store, open_store, part_costs
 
 if TYPE_CHECKING:
     from hasp.data import HASPData
@@ -66,6 +67,8 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
             ``None``: as PyG decides.
         resample: draw the nodes of sampled types anew every epoch; ``False``: as in epoch 0.
         index_dtype: of every ``edge_index``, int64 or int32.
+        halo: add to every batch the far ends of the cut edges that lead to its entities, read-only, and these edges
+            (:class:`hasp.load.halo.Halos`): entities from ``num_owned`` on. They neither supervise nor are seeds.
         input_nodes: an entity type or ``(entity type, mask | ids | None)``: these nodes come first among their type,
             ``batch_size`` is their number, ``input_id`` their position, as in ``NeighborLoader``.
         edge_label_index: an edge type or ``(edge type, pairs [2, n] | None)`` to supervise, as in ``LinkNeighborLoader``;
@@ -95,6 +98,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         filter_per_worker: bool | None = None,
         resample: bool = True,
         index_dtype: torch.dtype = torch.int64,
+        halo: bool = False,
         input_nodes: Any = None,
         edge_label_index: Any = None,
         edge_label: Tensor | None = None,
@@ -108,13 +112,13 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         kwargs.pop("collate_fn", None)
         sampler, batch_sampler = kwargs.pop("sampler", None), kwargs.pop("batch_sampler", None)
         self.parts = self.data = parts
-        self.store = _open(parts)
+        self.store = open_store(parts)
         self.num_parts = int(self.store.manifest.config["num_parts"])
         own = _part_sampler(sampler, batch_sampler)
         if own is None:
             own = PartSampler(
                 self.num_parts,
-                _costs(self.store),
+                part_costs(self.store),
                 batch_size=batch_size,
                 parts_per_step=parts_per_step,
                 shuffle=bool(shuffle),
@@ -134,6 +138,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         self.neg_sampling = _cast(neg_sampling)
         self.disjoint_train_ratio = disjoint_train_ratio
         self._seeds, self._links = self._supervision()
+        self.halo, self._halos = halo, Halos(self.store) if halo else None
         self._turn = 0  # the iteration that counts; older ones are no longer listened to
         self._handed = 0
         if batch_sampler is not None:
@@ -184,13 +189,15 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         return self.filter_fn(request) if self.filter_per_worker else request
 
     def filter_fn(self, out: Request) -> Any:
-        """Merge the parts of a request, add the supervision, apply ``transform``."""
+        """Merge the parts of a request, add the supervision and then the halo, apply ``transform``."""
         epoch = out.epoch if self.resample else 0
         batch = merge(self.store, out.parts, epoch=epoch, index_dtype=self.index_dtype)
         if self._seeds is not None:
             batch = self._seeds.apply(batch)
         if self._links is not None:
             batch = self._links.apply(batch, out.epoch)
+        if self._halos is not None:
+            batch = self._halos.apply(batch)
         return batch if self.transform is None else self.transform(batch)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -210,6 +217,11 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch, the same on every rank."""
         return self._order.num_steps
+
+    @property
+    def halo_count(self) -> HaloCount | None:
+        """What the halos of this process have cost so far; ``None``: there are none. Workers count for themselves."""
+        return None if self._halos is None else self._halos.count
 
     def batches_in_step(self, step: int) -> int:
         """Batches that every rank gets in one optimizer step of an epoch, padding included."""
@@ -310,28 +322,6 @@ class _Iteration(Iterator[Any]):
 
     def __len__(self) -> int:
         return len(self._inner)
-
-
-def _open(parts: Any) -> Store:
-    if isinstance(parts, (str, os.PathLike)):
-        from hasp.store.read import FolderStore
-
-        return FolderStore.open(os.fspath(parts))
-    store = getattr(parts, "store", parts)
-    if not hasattr(store, "manifest") or not hasattr(store, "part"):
-        raise HaspError(
-            f"HASPLoader reads HASPData, a store or a folder of parts, got {type(parts).__name__}; build parts first"
-        )
-    found: Store = store
-    return found
-
-
-def _costs(store: Store) -> list[float] | None:
-    """Bytes per part, as the report has them; any fixed numbers are right, better ones only balance better."""
-    found = store.manifest.report.get("part_bytes")
-    if not isinstance(found, list) or len(found) != int(store.manifest.config["num_parts"]):
-        return None
-    return [float(v) for v in found]
 
 
 def _part_sampler(sampler: Any, batch_sampler: Any) -> PartSampler | None:
