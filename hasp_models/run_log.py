@@ -1,58 +1,138 @@
-"""What a run writes about itself while it goes on: a row per epoch, the state of the run, and TensorBoard's events."""
+"""What a run writes about itself while it goes on: its events, a row per epoch, how it stands, and what TensorBoard reads."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from hasp import __version__
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
+from hasp_models.distributed.ranks import Ranks
+from hasp_models.events import LOG, EventLog, Level, Process, told
 
-__all__ = ["RunLog"]
+__all__ = ["EVERY", "RunLog", "refusing"]
+
+
+EVERY = 10.0
+"""Seconds between two events that come often: steps, and checkpoints within an epoch."""
 
 
 class RunLog:
-    """The log of one run: ``log.jsonl`` and ``log.csv`` (a row per epoch), ``metrics.json`` (how it stands), events.
+    """The log of one run: ``log.jsonl`` (its events, see :mod:`hasp_models.events`), ``log.csv`` (a row per epoch),
+    ``metrics.json`` (how it stands), and TensorBoard's events.
 
-    Each file is replaced whole, so that who watches it never reads half a row.
+    ``log.jsonl`` is appended to, over all that a run is killed and goes on; the others are replaced whole, so that who watches
+    them never reads half a row.
 
     Args:
-        folder: made when the first epoch ends.
+        folder: made with the first event; ``None``: nothing is written at all.
         tensorboard: also write TensorBoard's events into ``folder/tensorboard``.
-        epoch: epochs done before, by a run that is continued here; later events of it are taken back.
-        disk: what does the I/O (of everything but events).
+        epoch: epochs done before, by a run that is continued here; later events of TensorBoard are taken back.
+        disk: what does the I/O (of everything but TensorBoard's events).
+        rank: of this process. All but 0 write their errors, and nothing else.
 
     Raises:
         HaspError: ``tensorboard`` is asked for and not installed.
     """
 
-    def __init__(self, folder: str | Path, tensorboard: bool = False, epoch: int = 0, disk: Disk | None = None) -> None:
-        self.folder, self.disk = Path(folder), disk or Disk()
-        self._epoch, self._events = epoch, _writer() if tensorboard else None
+    def __init__(
+        self,
+        folder: str | Path | None,
+        tensorboard: bool = False,
+        epoch: int = 0,
+        disk: Disk | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.folder, self.disk, self.rank = None if folder is None else Path(folder), disk or Disk(), rank
+        self.events = None if self.folder is None else EventLog(self.folder, rank, self.disk)
+        self._epoch, self._board = epoch, _writer() if tensorboard else None
         self._open: Any = None
+        self._last: dict[str, float] = {}
+
+    def say(self, event: str, level: Level = "info", /, **fields: Any) -> None:
+        """Write an event, on rank 0; see :class:`hasp_models.events.EventLog`."""
+        if self.events is not None and not self.rank:
+            self.events(event, level, **fields)
+
+    def often(self, event: str, **fields: Any) -> None:
+        """Write an event, unless one of its kind was written less than :data:`EVERY` seconds ago."""
+        now = time.monotonic()
+        if now - self._last.get(event, -math.inf) >= EVERY:
+            self._last[event] = now
+            self.say(event, **fields)
+
+    def after(self, task: Callable[[], None], event: str, /, **fields: Any) -> Callable[[], None]:
+        """A task that ends with an event (see :meth:`often`) and says in it how many seconds it took."""
+
+        def run() -> None:
+            begin = time.perf_counter()
+            task()
+            self.often(event, **fields, seconds=round(time.perf_counter() - begin, 3))
+
+        return run
+
+    def begin(self, ranks: Ranks, step: int, **fields: Any) -> None:
+        """Write ``started`` or ``resumed``, with what runs: library, versions, processes. A collective.
+
+        Args:
+            ranks: who takes part.
+            step: at which the run goes on; 0: it starts.
+            **fields: of the event.
+        """
+        if self.folder is None:
+            return
+        mine = json.dumps(dataclasses.asdict(Process.mine())).encode()
+        rows = [mine]
+        if ranks.size > 1:
+            row = torch.zeros(512, dtype=torch.uint8)
+            row[: len(mine)] = torch.tensor(list(mine), dtype=torch.uint8)
+            rows = [bytes(r.tolist()).rstrip(b"\0") for r in ranks.gather("meeting", row)]
+        about = {"library": __version__, "torch": torch.__version__, "python": platform.python_version()}
+        processes = [json.loads(r) for r in rows]
+        restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        head = {"step": step, **fields, **about, "restart": restart, "processes": processes}
+        ranks.on_first("writing the log", partial(self.say, "resumed" if step else "started", **head))
+
+    @contextmanager
+    def telling(self, where: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+        """A block whose failure is an event, of whichever rank fails. ``where`` gives further fields when it happens."""
+        with nullcontext() if self.events is None else self.events.errors(where):
+            yield
 
     def write(self, history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> None:
-        """Bring the files up to date.
+        """Bring the files up to date when an epoch ends.
 
         Args:
             history: one row per epoch with ``epoch`` and numbers (or ``None``), all with the same columns.
             metrics: plain values: how the run stands.
         """
-        self.disk.make_folder(self.folder)
-        self.disk.put(self.folder / "log.jsonl", ["".join(json.dumps(row) + "\n" for row in history).encode()])
+        if self.folder is None:
+            return
+        best = {k: metrics[k] for k in ("best", "best_epoch") if k in metrics}
+        self.say("epoch", **history[-1], **best)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         self.disk.put(self.folder / "log.csv", [text.getvalue().encode()])
         self.disk.put(self.folder / "metrics.json", [(json.dumps(metrics, indent=1) + "\n").encode()])
-        if self._events is not None:
+        if self._board is not None:
             if self._open is None:
-                self._open = self._events(str(self.folder / "tensorboard"), purge_step=self._epoch + 1)
+                self._open = self._board(str(self.folder / "tensorboard"), purge_step=self._epoch + 1)
             for row in history:
                 if row["epoch"] > self._epoch:
                     for name, value in row.items():
@@ -61,10 +141,31 @@ class RunLog:
             self._epoch = history[-1]["epoch"]
             self._open.flush()
 
-    def close(self) -> None:
-        """Close the file of events."""
+    def end(self, run: Mapping[str, Any]) -> None:
+        """Close the log of a run that has come to its end.
+
+        Args:
+            run: what it counted: epoch, step, best, best_epoch, stopped.
+        """
+        if run["stopped"]:
+            self.say("early_stop", **{k: run[k] for k in ("epoch", "best", "best_epoch")})
+        self.say("finished", **{k: run[k] for k in ("epoch", "step", "best", "best_epoch")})
         if self._open is not None:
             self._open.close()
+
+
+@contextmanager
+def refusing(folder: str | Path | None, rank: int = 0) -> Iterator[None]:
+    """A block that sets a run up. Where it fails in the folder of an earlier run, that is an event ``refused`` of its log; a
+    folder without a log is left as it is, so that bad input leaves nothing behind.
+    """
+    try:
+        yield
+    except Exception as error:
+        if folder is not None and not rank and (Path(folder) / LOG).is_file():
+            with suppress(HaspError):
+                EventLog(folder)("refused", "error", **told(error))
+        raise
 
 
 def _writer() -> Any:

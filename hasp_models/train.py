@@ -31,7 +31,7 @@ from hasp_models.distributed.gradients import Gradients, entity_tables
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.distributed.rows import LazyAdamW
 from hasp_models.objectives import Objective
-from hasp_models.run_log import RunLog
+from hasp_models.run_log import RunLog, refusing
 
 __all__ = ["Fit", "fit"]
 
@@ -111,7 +111,8 @@ def fit(
         checkpoint: folder; saved after every epoch, and resumed from if it has one.
         checkpoint_steps: save after so many steps as well.
         max_steps: stop, with a checkpoint if there is one, after so many steps in all.
-        log: folder for ``log.jsonl`` and ``log.csv``, a row per epoch, and ``metrics.json``.
+        log: folder for ``log.jsonl`` (events as they happen), ``log.csv`` (a row per epoch) and ``metrics.json``; see
+            :class:`hasp_models.run_log.RunLog`.
         tensorboard: TensorBoard's events as well, in ``log/tensorboard``.
         progress: a bar on a terminal; elsewhere there is none.
 
@@ -122,7 +123,7 @@ def fit(
         HaspError: settings out of range, nothing that supervises, a loss that is not finite, a checkpoint of another run.
     """
     ranks = Ranks()
-    with ranks.together("setting up"):
+    with refusing(log, ranks.rank), ranks.together("setting up"):
         _check(epochs, lr, clip, patience, validate, tensorboard and log is None)
         device = next(model.parameters()).device
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -136,18 +137,20 @@ def fit(
         if keeper is not None and keeper.exists():
             counted, best = keeper.load(model, optimizer, loader, settings)
             run = Fit(**counted)
-        logger = None if log is None else RunLog(log, tensorboard, run.epoch)
+        logger = RunLog(log, tensorboard, run.epoch, rank=ranks.rank)
         plan = (epochs, patience, checkpoint_steps, max_steps, validate is None, keeper is None, log is None)
         mine = {"model": signature(model), "settings": settings, "parts": loader.state_dict(), "plan": plan}
-    ranks.same({"checkpoint": (run.epoch, run.step), **mine})
-    ranks.copy_first("copying weights", list(model.state_dict().values()))
+    with refusing(log, ranks.rank):
+        ranks.same({"checkpoint": (run.epoch, run.step), **mine})
+        ranks.copy_first("copying weights", list(model.state_dict().values()))
 
     def save() -> None:
         if keeper is not None:
             task = partial(keeper.save, model, optimizer, loader, settings, run.__dict__, best)
-            ranks.on_first("saving the checkpoint", task)
+            ranks.on_first("saving the checkpoint", logger.after(task, "checkpoint", epoch=run.epoch, step=run.step))
 
-    with Bar(quiet=not progress or ranks.rank > 0) as bar:
+    logger.begin(ranks, run.step, epoch=run.epoch, epochs=epochs, **_about(model, loader, settings, ranks, device))
+    with logger.telling(lambda: {"epoch": run.epoch, "step": run.step}), Bar(quiet=not progress or ranks.rank > 0) as bar:
         while run.epoch < epochs and not run.stopped:
             begin = time.perf_counter()
             with ranks.together(f"opening epoch {run.epoch + 1}"):
@@ -155,6 +158,7 @@ def fit(
             for step in range(loader.state_dict()["step"], loader.steps_per_epoch):
                 if max_steps is not None and run.step >= max_steps:
                     save()
+                    ranks.on_first("writing the log", partial(logger.say, "paused", epoch=run.epoch, step=run.step))
                     return run
                 # Every rank comes to the end of this block, whatever happens in it: no gradient is summed by some only.
                 with ranks.together(f"step {run.step}", 2) as total:
@@ -174,6 +178,7 @@ def fit(
                 gradients.exchange()
                 with ranks.noting():
                     gradients.move(weight, clip)
+                    logger.often("step", epoch=run.epoch + 1, step=run.step + 1, done=step + 1, loss=loss / (weight or 1.0))
                 run.step, run.loss_sum, run.weight = run.step + 1, run.loss_sum + loss, run.weight + weight
                 bar(f"epoch {run.epoch + 1}", step + 1, loader.steps_per_epoch)
                 if checkpoint_steps and run.step % checkpoint_steps == 0:
@@ -185,12 +190,10 @@ def fit(
             value = None if validate is None else _validated(model, validate, ranks)
             if run.end(value, round(time.perf_counter() - begin, 3), patience):
                 best = weights_of(model)
+            metrics = _metrics(run, ranks, loader, settings, device)
+            ranks.on_first("writing the log", partial(logger.write, run.history, metrics))
             save()
-            if logger is not None:
-                metrics = _metrics(run, ranks, loader, settings, device)
-                ranks.on_first("writing the log", partial(logger.write, run.history, metrics))
-    if logger is not None:
-        logger.close()
+        ranks.on_first("writing the log", partial(logger.end, run.__dict__))
     if best:
         model.load_state_dict(best)
     return run
@@ -218,6 +221,24 @@ class _drawing:
 
     def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)
+
+
+def _about(
+    model: nn.Module, loader: HASPLoader, settings: dict[str, Any], ranks: Ranks, device: torch.device
+) -> dict[str, Any]:
+    """What is trained, on what and how: the head of a log."""
+    return {
+        "run": "train",
+        "model": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "fingerprint": loader.state_dict()["fingerprint"],
+        "num_parts": loader.num_parts,
+        "steps_per_epoch": loader.steps_per_epoch,
+        "parts_per_step": loader.state_dict()["parts_per_step"],
+        "world_size": ranks.size,
+        "device": str(device),
+        "settings": settings,
+    }
 
 
 def _metrics(run: Fit, ranks: Ranks, loader: HASPLoader, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def test_early_stopping_puts_the_best_weights_back(tmp_path: Path) -> None:
     assert same(seen[1], weights(model))
     assert not same(seen[3], weights(model))
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [row["validation"] for row in rows] == [1.0, 3.0, 2.0, 2.0]
+    assert [row["validation"] for row in rows if row["event"] == "epoch"] == [1.0, 3.0, 2.0, 2.0]
+    assert [row["event"] for row in rows[-2:]] == ["early_stop", "finished"] and rows[-2]["best_epoch"] == 2
     assert (tmp_path / "log.csv").read_text().splitlines()[0] == "epoch,step,loss,validation,seconds"
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
 

@@ -1,0 +1,218 @@
+"""Events of a run: one line of JSON each, appended, so that a run that is killed leaves all that it said up to then.
+
+A line is ``{"time": ..., "level": ..., "event": ..., **fields}``. One process writes to one file: rank 0 to ``log.jsonl``,
+another rank, if it has something to say, to ``log.rank-<rank>.jsonl`` (appending from two machines to one file is safe on no
+network file system). Lines are written in one piece and synced. A crash may leave the last one torn: readers leave it out, and
+who goes on writes on a new line.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hasp.errors import HaspError
+from hasp.store.disk import Disk
+
+__all__ = ["LOG", "Event", "EventLog", "Level", "Process", "read_events", "told"]
+
+LOG = "log.jsonl"
+_OTHER = re.compile(r"log\.rank-[0-9]+\.jsonl")
+_RESERVED = ("time", "level", "event")
+_LIMIT = 1 << 30
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a log.
+
+    Attributes:
+        time: seconds since 1970.
+        level: how much it matters.
+        event: what happened, one word.
+        fields: what else is said; plain values.
+    """
+
+    time: float
+    level: str
+    event: str
+    fields: Mapping[str, Any]
+
+    def to_line(self) -> bytes:
+        """The line, with its end. Numbers that are not finite become ``null``: no two readers of JSON agree on them."""
+        when = datetime.datetime.fromtimestamp(self.time, datetime.timezone.utc).isoformat(timespec="milliseconds")
+        value = {"time": when, "level": self.level, "event": self.event, **_finite(dict(self.fields))}
+        return (json.dumps(value, allow_nan=False, default=str) + "\n").encode()
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Event | None:
+        """Read a line; ``None`` for one that is torn, or no event."""
+        try:
+            value = json.loads(line)
+            when = datetime.datetime.fromisoformat(value.pop("time")).timestamp()
+            return cls(when, str(value.pop("level")), str(value.pop("event")), value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a run, so that somebody else can see whether it lives.
+
+    Attributes:
+        host: the machine's name.
+        pid: its number there.
+        born: when it began, in the kernel's ticks since boot; 0 where the kernel does not say. Numbers of processes come
+            again, a number and a beginning do not.
+    """
+
+    host: str
+    pid: int
+    born: int
+
+    @classmethod
+    def mine(cls) -> Process:
+        """This one."""
+        return cls(socket.gethostname(), os.getpid(), _born(os.getpid()) or 0)
+
+    def alive(self) -> bool | None:
+        """Whether it still runs; ``None`` if it is on another machine, which cannot be asked."""
+        if self.host != socket.gethostname():
+            return None
+        born = _born(self.pid)
+        if born is not None:
+            return born != 0 and self.born in (0, born)
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+class EventLog:
+    """Appends the events of one process.
+
+    Args:
+        folder: of the run; made with the first event.
+        rank: of this process.
+        disk: what does the I/O.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, folder: str | Path, rank: int = 0, disk: Disk | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.path = Path(folder) / (LOG if rank == 0 else f"log.rank-{rank}.jsonl")
+        self._disk, self._clock, self._ready = disk or Disk(), clock, False
+
+    def __call__(self, event: str, level: Level = "info", /, **fields: Any) -> None:
+        """Write one event; on return it is durable.
+
+        Args:
+            event: what happened, one word.
+            level: how much it matters.
+            **fields: plain values; not ``time``, ``level`` or ``event``.
+
+        Raises:
+            HaspError: a reserved field, or the system refused the write.
+        """
+        wrong = [k for k in _RESERVED if k in fields]
+        if wrong:
+            raise HaspError(f"an event's fields are not {', '.join(_RESERVED)}, got {wrong[0]!r}; rename it")
+        line = Event(self._clock(), level, event, fields).to_line()
+        if not self._ready:
+            self._disk.make_folder(self.path.parent)
+            if self.path.name not in self._disk.list(self.path.parent):
+                self._disk.put(self.path, [b""])
+            elif (text := self._disk.head(self.path, _LIMIT)) and not text.endswith(b"\n"):
+                line = b"\n" + line  # the last line of an earlier process is torn
+            self._ready = True
+        self._disk.append(self.path, line)
+
+    @contextmanager
+    def errors(self, where: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+        """A block whose failure is an event too: ``error``, or ``interrupted`` for Ctrl-C. What was raised goes on.
+
+        A log that cannot be written never hides what was raised.
+
+        Args:
+            where: gives further fields, asked when it happens.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(HaspError):
+                self("interrupted", "warning", **where())
+            raise
+        except Exception as error:
+            with suppress(HaspError):
+                self("error", "error", **told(error), **where())
+            raise
+
+
+def told(error: Exception) -> dict[str, str]:
+    """An error as fields of an event: its kind, and its text in one line."""
+    return {"kind": type(error).__name__, "text": " ".join(str(error).split())[:2000]}
+
+
+def read_events(folder: str | Path, disk: Disk | None = None) -> tuple[list[Event], int]:
+    """All events of a run's folder: those of rank 0 as they were written, then those of the other ranks.
+
+    Args:
+        folder: of the run.
+        disk: what does the I/O.
+
+    Returns:
+        The events (those of other ranks have the field ``rank``), and the number of lines that are none: torn by a crash, or
+        of an older version.
+
+    Raises:
+        HaspError: the system refused to read.
+    """
+    folder, disk = Path(folder), disk or Disk()
+    found: list[Event] = []
+    torn = 0
+    names = disk.list(folder)
+    for name in [n for n in names if n == LOG] + [n for n in names if _OTHER.fullmatch(n)]:
+        rank = {} if name == LOG else {"rank": int(name.split("-")[1].split(".")[0])}
+        for line in disk.head(folder / name, _LIMIT).split(b"\n"):
+            event = Event.from_line(line) if line.strip() else None
+            torn += bool(line.strip()) and event is None
+            if event is not None:
+                found.append(Event(event.time, event.level, event.event, {**event.fields, **rank}))
+    return found, torn
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _born(pid: int) -> int | None:
+    """When a process began, in ticks since boot; 0 for one that has ended; ``None`` where there is no ``/proc``."""
+    if not Path("/proc/self/stat").is_file():
+        return None
+    try:
+        rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if rest[0] in "ZX" else int(rest[19])  # a zombie has ended, only nobody has asked for its exit code
