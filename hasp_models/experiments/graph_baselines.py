@@ -1,4 +1,4 @@
-"""The paper's graph baselines as methods: GCN, GAT, GraphSAGE, HGT and the NETFLIX-baseline, trained as SemanticGNN is."""
+"""The graph baselines of the paper (GCN, GAT, GraphSAGE, HGT, NETFLIX) and PinSage as methods, trained as SemanticGNN is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from hasp import HASPData
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.graph_models import QUICK, TRAINING, TRAINING_SPACE, Make, fit_graph
 from hasp_models.experiments.method import Fitted, Method, Settings
+from hasp_models.importance import Neighborhoods, Walks
 from hasp_models.zoo.gat import HeteroGAT
 from hasp_models.zoo.gcn import GCN
 from hasp_models.zoo.graph_model import GraphModel
 from hasp_models.zoo.hgt import HGT
 from hasp_models.zoo.netflix import GivenSimilarity, given_vectors
+from hasp_models.zoo.pinsage import PinSage
 from hasp_models.zoo.sage import HeteroSAGE
 
 __all__ = ["GRAPH_BASELINES"]
@@ -64,10 +66,32 @@ def _netflix() -> Method:
     return Method("netflix", "graph", run, every, {**TRAINING, **_INPUTS, **defaults}, quick=QUICK)
 
 
+def _pinsage() -> Method:
+    walked = {"pooling": "importance", "top": 10, "walks": 100, "length": 3, "restart": 0.3, "weighted": True}
+    trained = {"objective": "margin", "margin": 0.2, "negatives": 500, "hard": 6, "hard_every": 5}
+
+    def make(parts: HASPData, settings: Settings) -> nn.Module:
+        how = Walks(int(settings["walks"]), int(settings["length"]), settings["restart"])
+        options = {"pooling": settings["pooling"], "weight": "weight" if settings["weighted"] else None}
+        entity = parts.roles.entity[0]
+        found = Neighborhoods(entity, parts.roles.eel, int(settings["top"]), how, **options)
+        return make_of(PinSage, "neighborhoods")(parts, {**settings, "neighborhoods": found})
+
+    def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
+        return fit_graph(benchmark, settings, seed, make=make, quiet=quiet)
+
+    space = {k: v for k, v in TRAINING_SPACE.items() if k not in ("objective", "temperature")}
+    own = {"objective": ("margin", "infonce"), "margin": (0.1, 0.2, 0.4), "top": (10, 20, 50), "hard": (0, 6)}
+    return Method(
+        "pinsage", "graph", run, {**space, **_INPUT_SPACE, **own}, {**TRAINING, **_INPUTS, **walked, **trained}, QUICK
+    )
+
+
 GRAPH_BASELINES: tuple[Method, ...] = (
     linked("gcn", GCN),
     linked("gat", HeteroGAT, {"heads": (1, 4)}, heads=1),
     linked("sage", HeteroSAGE),
+    _pinsage(),
     linked("hgt", HGT, {"heads": (1, 4)}, heads=1),
     _netflix(),
 )

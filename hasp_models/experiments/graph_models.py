@@ -3,8 +3,9 @@
 The settings that :func:`train_on_parts` reads, for whichever model:
 
 - ``num_parts``, ``merge`` (parts per batch), ``parts_per_step`` (``None``: all, so that an epoch is one step);
-- ``objective`` (``infonce`` or ``paper``), ``temperature``, ``max_pairs``, ``disjoint`` (share of the links that supervises
-  and carries no messages, drawn anew every epoch);
+- ``objective`` (``infonce``, ``paper``, or ``margin`` with ``margin``, ``negatives``, ``hard`` and ``hard_every``),
+  ``temperature``, ``max_pairs``, ``disjoint`` (share of the links that supervises and carries no messages, drawn anew every
+  epoch);
 - ``lr``, ``weight_decay``, ``clip``, ``epochs``, ``patience`` (in epochs; ``None``: no early end), ``every`` (epochs between
   two validations), ``max_steps``.
 """
@@ -26,6 +27,7 @@ from hasp_models.data.neighbors import EmbeddingScorer
 from hasp_models.experiments.judge import EveryFew
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.infer import embed_all
+from hasp_models.margin import MaxMargin
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
@@ -168,6 +170,9 @@ def train_on_parts(
         disjoint_train_ratio=settings["disjoint"] if linked else 0.0,
     )
 
+    if isinstance(objective, MaxMargin):
+        objective.follow(loader)
+
     def scorer(now: nn.Module) -> EmbeddingScorer:
         return EmbeddingScorer(embed_entities(now, whole, benchmark.entity))
 
@@ -195,8 +200,12 @@ def objective_of(benchmark: Benchmark, settings: Settings) -> Objective:
     """The objective that the settings name, over the benchmark's EELs; its weak links are no wrong answers."""
     if settings["objective"] == "paper":
         return LinkBCE(benchmark.link_type)
+    if settings["objective"] == "margin":
+        names = ("margin", "negatives", "max_pairs", "hard", "every")
+        options = {n: settings["hard_every" if n == "every" else n] for n in names}
+        return MaxMargin(benchmark.link_type, known=benchmark.link_types, **options)
     if settings["objective"] != "infonce":
-        raise HaspError(f"objective is 'infonce' or 'paper', got {settings['objective']!r}; choose one")
+        raise HaspError(f"objective is 'infonce', 'paper' or 'margin', got {settings['objective']!r}; choose one")
     return InfoNCE(benchmark.link_type, settings["temperature"], settings["max_pairs"], benchmark.link_types)
 
 
