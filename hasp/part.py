@@ -6,6 +6,7 @@ with the names of the file format (``docs/format.md``), :meth:`Part.from_tensors
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,18 @@ def id_dtype(count: int) -> torch.dtype:
 def numpy_ids(count: int) -> type[np.signedinteger[Any]]:
     """:func:`id_dtype` for NumPy."""
     return np.int32 if id_dtype(count) == torch.int32 else np.int64
+
+
+@functools.lru_cache(maxsize=1 << 12)  # the names of one part are those of all
+def _parsed(name: str) -> tuple[str, str, EdgeType, str]:
+    """``(kind, owner, the owner as an edge type, attribute)`` of a tensor's name."""
+    kind, _, rest = name.partition("/")
+    owner, _, key = rest.partition("/")
+    if (kind == "n_id" and owner) or (kind == "node" and key):
+        return kind, owner, ("", "", ""), key
+    if (kind == "edge" and key) or (kind in ("edge_index", "e_id", "pairs", "ptr") and owner and not key):
+        return kind, owner, parse_edge_name(owner), key
+    raise CorruptPart(f"the format has no tensor named {name!r}; rebuild the parts")
 
 
 @dataclass(frozen=True)
@@ -128,19 +141,16 @@ class Part:
         edge_fields: dict[EdgeType, dict[str, Tensor]] = {}
         edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            owner, _, key = rest.partition("/")
-            if kind == "n_id" and owner:
+            kind, owner, edge_type, key = _parsed(name)
+            if kind == "n_id":
                 n_id[owner] = tensor
                 node_attrs.setdefault(owner, {})
-            elif kind == "node" and key:
+            elif kind == "node":
                 node_attrs.setdefault(owner, {})[key] = tensor
-            elif kind == "edge" and key:
-                edge_attrs.setdefault(parse_edge_name(owner), {})[key] = tensor
-            elif kind in ("edge_index", "e_id", "pairs", "ptr") and owner and not key:
-                edge_fields.setdefault(parse_edge_name(owner), {})[kind] = tensor
+            elif kind == "edge":
+                edge_attrs.setdefault(edge_type, {})[key] = tensor
             else:
-                raise CorruptPart(f"the format has no tensor named {name!r}; rebuild the parts")
+                edge_fields.setdefault(edge_type, {})[kind] = tensor
         nodes = {}
         for node_type, attrs in node_attrs.items():
             ids = n_id.get(node_type)

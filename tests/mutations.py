@@ -118,8 +118,8 @@ MUTATIONS = [
         "        out_other[at] = other[i]\n        e_id[at] = i\n", f"{BYTES}::test_6_blocks_of_any_size",
     ),
     Mutation(
-        "6 (disk)", "hasp/store/read.py", "for name in tensor_order(block, m.roles, m.node_attrs, m.edge_attrs)}",
-        "for name in sorted(tensors)}", f"{BYTES}::test_6_memory_and_folder",
+        "6 (disk)", "hasp/store/read.py", "ordered = {name: tensors[name] for name in names}",
+        "ordered = {name: tensors[name] for name in sorted(tensors)}", f"{BYTES}::test_6_memory_and_folder",
     ),
     Mutation(
         "6 (crash)", "hasp/fill.py", "order = free[permutation(subkey(seed, 1), free.size)]",

@@ -12,14 +12,19 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hasp.errors import BuildLocked, CorruptPart, HaspError
+from hasp.store.framing import Spec, views
 
 __all__ = ["Disk", "Progress"]
 
@@ -124,6 +129,22 @@ class Disk:
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 yield view[:count]
+
+    def bytes_of(self, path: Path, size: int) -> npt.NDArray[np.uint8]:
+        """The first ``size`` bytes of a file, mapped and private; no handle stays open, however many files are mapped."""
+        try:
+            storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
+        except RuntimeError as error:  # of mmap(2), or the file is shorter
+            raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from error
+        return np.asarray(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
+
+    def ahead(self, path: Path) -> None:
+        """Ask the system to read a file before it is needed; returns at once."""
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(handle)
 
     def try_lock(self, path: Path) -> int:
         """Take a file's exclusive lock or raise ``BlockingIOError``; returns a handle, whose closing frees it."""
@@ -247,14 +268,21 @@ class Disk:
                     progress(path.name, block.nbytes)
         return str(digest.hexdigest())
 
-    def map(self, path: Path) -> dict[str, Tensor]:
+    def map(self, path: Path, order: Mapping[str, Spec] | None = None, start: int = 0) -> dict[str, Tensor]:
         """The tensors of a safetensors file, memory-mapped and private: nothing is read until it is used, and writing
         to a tensor changes this process's copy of the touched pages, never the file.
+
+        Args:
+            path: the file.
+            order: its tensors in the order of the file, if its header was read already: it is not read again.
+            start: with ``order``: the bytes before the first tensor.
 
         Raises:
             CorruptPart: the file is no safetensors file.
         """
         with failing("map", path):
+            if order is not None:
+                return views(self.bytes_of(path, start + sum(spec.num_bytes for spec in order.values())), order, start)
             try:
                 with safe_open(str(path), framework="pt") as file:
                     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

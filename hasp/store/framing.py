@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hasp.errors import CorruptPart, HaspError
 
-__all__ = ["DTYPES", "MAX_HEADER", "Spec", "chunks", "parse_header", "parse_json", "specs"]
+__all__ = ["DTYPES", "MAX_HEADER", "Spec", "chunks", "file_order", "header", "parse_header", "parse_json", "specs", "views"]
 
 # Only what every safetensors >= 0.4.5 reads: complex64 and the FNUZ floats came later.
 _CODES = {
@@ -71,6 +71,10 @@ class Spec(NamedTuple):
         """Bytes of one tensor of this spec; exact, however absurd the shape."""
         return math.prod(self.shape) * self.torch_dtype.itemsize
 
+    def empty_whole(self) -> Tensor:
+        """An uninitialised tensor of this very shape."""
+        return torch.empty(self.shape, dtype=self.torch_dtype)
+
     def empty(self, rows: int = 0) -> Tensor:
         """An uninitialised ``[rows, *shape]`` tensor: the store of a type that has nothing here."""
         return torch.empty((rows, *self.shape), dtype=self.torch_dtype)
@@ -88,25 +92,54 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
         if value.dtype not in _CODE_OF:
             remedy = "torch.view_as_real" if value.is_complex() else ".to(...) one of these"
             raise HaspError(f"parts hold {', '.join(DTYPES)}, but {name} is {value.dtype}; convert it with {remedy}")
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    return {name: Spec.of(tensors[name]) for name in order}
+    return file_order({name: Spec.of(value) for name, value in tensors.items()})
+
+
+def file_order(found: Mapping[str, Spec]) -> dict[str, Spec]:
+    """The same specs in the order of the file."""
+    return dict(sorted(found.items(), key=lambda item: (-item[1].torch_dtype.itemsize, item[0])))
+
+
+def header(order: Mapping[str, Spec]) -> bytes:
+    """The first bytes of a file that holds these tensors in this order: a length and JSON, a multiple of 8 bytes."""
+    entries: dict[str, Any] = {}
+    end = 0
+    for name, spec in order.items():
+        start, end = end, end + spec.num_bytes
+        entries[name] = {"dtype": _CODE_OF[spec.torch_dtype], "shape": spec.shape, "data_offsets": (start, end)}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, piece by piece; no tensor is copied but a block of a non-contiguous one."""
     order = specs(tensors)
-    header: dict[str, Any] = {}
-    end = 0
-    for name, spec in order.items():
-        start, end = end, end + spec.num_bytes
-        header[name] = {"dtype": _CODE_OF[spec.torch_dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER:
-        raise HaspError(f"the header of a file has at most {MAX_HEADER:,} bytes, got {len(text):,}; use fewer types")
-    yield len(text).to_bytes(8, "little") + text
+    head = header(order)
+    if len(head) - 8 > MAX_HEADER:
+        raise HaspError(f"the header of a file has at most {MAX_HEADER:,} bytes, got {len(head) - 8:,}; use fewer types")
+    yield head
     for name in order:
         yield from _blocks(tensors[name])
+
+
+def views(data: npt.NDArray[np.uint8], order: Mapping[str, Spec], start: int) -> dict[str, Tensor]:
+    """The tensors of a file, as views of its bytes.
+
+    Each has a storage of its own bytes alone, so that saving or sharing one tensor takes no more than it.
+
+    Args:
+        data: the whole file, uint8 ``[size]``.
+        order: the specs in the order of the file; their bytes follow each other without holes.
+        start: of the first, a multiple of 8.
+    """
+    out: dict[str, Tensor] = {}
+    for name, spec in order.items():
+        end = start + spec.num_bytes
+        # An empty slice has no bytes to view.
+        flat = torch.from_numpy(data[start:end]).view(spec.torch_dtype) if end > start else spec.empty_whole()
+        out[name], start = flat.view(spec.shape), end
+    return out
 
 
 def _blocks(value: Tensor) -> Iterator[memoryview]:

@@ -236,10 +236,16 @@ def _natural(value: Any, what: str) -> int:
 
 
 def _spec(value: Any, what: str) -> Spec:
+    # The messages are only put together when there is something to say: a manifest has thousands of specs.
     ok = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], list)
-    _need(ok and value[0] in DTYPES and len(value[1]) <= 64, f"{what} is [dtype, shape], got {str(value)[:80]}")
-    spec = Spec(value[0], tuple(_natural(n, f"the shape of {what}") for n in value[1]))
-    _need(spec.num_bytes < _LIMIT, f"{what} fits a file, but its shape is {list(spec.shape)}")
+    if not (ok and value[0] in DTYPES and len(value[1]) <= 64):
+        raise CorruptPart(f"{what} is [dtype, shape], got {str(value)[:80]}")
+    if not all(type(n) is int and 0 <= n < _LIMIT for n in value[1]):
+        for n in value[1]:
+            _natural(n, f"the shape of {what}")
+    spec = Spec(value[0], tuple(value[1]))
+    if spec.num_bytes >= _LIMIT:
+        raise CorruptPart(f"{what} fits a file, but its shape is {list(spec.shape)}")
     return spec
 
 

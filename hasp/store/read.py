@@ -14,7 +14,7 @@ from hasp.errors import CorruptPart, HaspError, StaleParts
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.store import ids as text
 from hasp.store.disk import Disk, Progress, failing
-from hasp.store.framing import MAX_HEADER, parse_header, parse_json
+from hasp.store.framing import MAX_HEADER, Spec, file_order, header, parse_header, parse_json
 from hasp.store.layout import BUILD_LOG, IDS, JOURNAL, MANIFEST, NODE_PART, block_types, file_name, tensor_order
 from hasp.store.manifest import Manifest
 
@@ -45,6 +45,7 @@ class FolderStore:
         self._disk = disk or Disk()
         self._blocks: dict[int, Part] = {}
         self._hashed: set[str] = set()
+        self._names_of: dict[int, tuple[list[str], list[str]]] = {}
         self._data, self._identity = self._read_manifest()
         self.manifest = Manifest.from_bytes(self._data, str(self.root / MANIFEST))
         try:
@@ -197,8 +198,18 @@ class FolderStore:
             raise CorruptPart(f"{self.root / name} has the blake3 {expected}, found {found}; {_RESTORE}")
         self._hashed.add(name)
 
-    def _check_header(self, name: str) -> None:
+    def _check_header(self, name: str) -> tuple[dict[str, Spec] | None, int]:
+        """Compare a file's header with the manifest.
+
+        Returns:
+            The tensors in the order of the file and where they start; ``None`` and 0 if another writer spelled the header.
+        """
         path, entry = self.root / name, self.manifest.files[name]
+        order = file_order(entry.tensors)
+        expected = header(order)
+        fills = len(expected) + sum(spec.num_bytes for spec in order.values()) == entry.bytes
+        if fills and self._disk.head(path, len(expected)) == expected:
+            return order, len(expected)
         length = int.from_bytes(self._disk.head(path, 8), "little")
         try:
             found = parse_header(self._disk.head(path, 8 + min(length, MAX_HEADER)), entry.bytes)
@@ -207,6 +218,7 @@ class FolderStore:
         if found != dict(entry.tensors):
             odd = sorted(k for k in {*found, *entry.tensors} if found.get(k) != entry.tensors.get(k))
             raise CorruptPart(f"{path} holds the tensors of the manifest, but {odd[:3]} differ; {_RESTORE}")
+        return None, 0
 
     def _map(self, name: str) -> dict[str, Tensor]:
         self._check_same_build()
@@ -214,8 +226,7 @@ class FolderStore:
             self._check_size(name)
             if self.verify == "always" or (self.verify == "first" and name not in self._hashed):
                 self._check_hash(name)
-            self._check_header(name)
-            return self._disk.map(self.root / name)
+            return self._disk.map(self.root / name, *self._check_header(name))
         finally:
             # A rebuild removes the manifest before it touches a file. If one began while we looked, what was mapped may be a
             # new file, and what seemed damage may be none.
@@ -228,9 +239,12 @@ class FolderStore:
 
     def _block(self, block: int) -> Part:
         m, tensors = self.manifest, self._map(file_name(block))
+        kind = min(block, 0)  # all parts have the same names
+        if kind not in self._names_of:
+            self._names_of[kind] = tensor_order(block, m.roles, m.node_attrs, m.edge_attrs), block_types(block, m.roles)[0]
+        names, nodes = self._names_of[kind]
         # In the order of the source graph: the file itself orders tensors by element size.
-        ordered = {name: tensors[name] for name in tensor_order(block, m.roles, m.node_attrs, m.edge_attrs)}
-        nodes, _ = block_types(block, m.roles)
+        ordered = {name: tensors[name] for name in names}
         return Part.from_tensors(block, ordered, {t: m.num_nodes[t] for t in nodes})
 
     def _text(self, kind: str, node_type: str) -> npt.NDArray[Any] | None:

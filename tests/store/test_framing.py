@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from hasp.errors import CorruptPart, HaspError
 from hasp.store import framing
-from hasp.store.framing import DTYPES, Spec, chunks, parse_header, specs
+from hasp.store.framing import DTYPES, Spec, chunks, file_order, parse_header, specs, views
 
 
 def file_bytes(tensors):
@@ -62,6 +63,22 @@ def test_order_of_the_dict_is_not_in_the_bytes(tensors, random):
     names = list(tensors)
     random.shuffle(names)
     assert file_bytes({n: tensors[n] for n in names}) == file_bytes(tensors)
+
+
+@given(st.dictionaries(NAME, tensor(), max_size=6))
+def test_views_of_the_bytes_are_the_tensors(tensors):
+    data = np.frombuffer(bytearray(file_bytes(tensors)), dtype=np.uint8)
+    order = specs(tensors)
+    head = framing.header(order)
+    assert data[: len(head)].tobytes() == head
+    assert file_order({name: order[name] for name in sorted(order)}) == order
+    found = views(data, order, len(head))
+    assert list(found) == list(order)
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert raw(found[name]).equal(raw(value))
+        assert found[name].untyped_storage().nbytes() == found[name].nbytes  # saved or shared alone, it is no more than itself
 
 
 def test_blocks_of_a_large_tensor_are_its_bytes(monkeypatch):

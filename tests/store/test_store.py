@@ -1,5 +1,6 @@
 """What is written is what is read: parts, ids, maps, pickles, locks, and readers beside builders."""
 
+import json
 import os
 import pickle
 import re
@@ -163,6 +164,32 @@ def test_tensors_are_the_mapped_file_and_private(tmp_path):
     tensor.fill_(7)
     assert snapshot(tmp_path) == before
     assert not FolderStore.open(tmp_path).part(0).nodes["t"].attrs["x"].eq(7).any()
+
+
+def test_a_header_that_another_writer_spelled_is_read(tmp_path):
+    build(tmp_path)
+    path = tmp_path / "part-00000.safetensors"
+    mine, data = FolderStore.open(tmp_path).part(0), path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    # The same tensors at the same places, each entry's keys in another order: as long as before.
+    text = json.dumps({k: dict(reversed(v.items())) for k, v in entries.items()}, separators=(",", ":")).encode()
+    text += b" " * (length - len(text))
+    assert len(text) == length
+    assert text != data[8 : 8 + length]
+    path.write_bytes(data[:8] + text + data[8 + length :])
+    assert same(FolderStore.open(tmp_path, verify="size").part(0), mine)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to count open handles in")
+def test_maps_keep_no_handle_open(tmp_path):
+    build(tmp_path)
+    store = FolderStore.open(tmp_path)
+    _touch(store)
+    before = sorted(p.name for p in Path("/proc/self/fd").iterdir())
+    kept = [store.part(p % store.num_parts) for p in range(50)]
+    assert len(sorted(p.name for p in Path("/proc/self/fd").iterdir())) == len(before)
+    assert len(kept) == 50
 
 
 def _mapped_while_overwritten(root, disk):
