@@ -23,9 +23,13 @@ from torch import Tensor
 from hasp import errors
 from hasp.errors import HaspError
 
-__all__ = ["Ranks"]
+__all__ = ["LostRank", "Ranks"]
 
 _TEXT = 4096  # bytes that a rank may say about its error
+
+
+class LostRank(HaspError):
+    """Another rank died or hangs: to start again from the checkpoint helps, which it does not after any other error."""
 
 
 class Ranks:
@@ -213,13 +217,19 @@ class Ranks:
         return rows
 
     def _do(self, doing: str, payload: Tensor, collective: Callable[[], object]) -> None:
-        """Run a collective; a broken group is an error that says what to look at."""
+        """Run a collective, and count its bytes."""
         self.sent += payload.numel() * payload.element_size()
-        try:
+        with self.talking(doing):
             collective()
+
+    @contextmanager
+    def talking(self, doing: str) -> Iterator[None]:
+        """A block of collectives alone; a broken group is an error that says what to look at."""
+        try:
+            yield
         except RuntimeError as error:
             why = " ".join(str(error).split())[:300]
-            raise HaspError(
+            raise LostRank(
                 f"{doing}: rank {self.rank} lost another rank, which died or hangs ({why}); "
                 "see the output of the others, then start again from the checkpoint"
             ) from error

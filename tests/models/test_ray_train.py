@@ -1,0 +1,83 @@
+"""Training under Ray Train: a rank is killed with signal 9, and the run ends with the bits of one that nobody killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killed_ranks import EPOCHS, train_ranks
+from ray_ranks import train_or_die
+
+from hasp.cluster.ray_session import ray_session
+from hasp.errors import CorruptPart, HaspError
+from hasp_models.distributed.ranks import LostRank
+from hasp_models.distributed.ray_train import _rank, fit_on_ray
+
+STEPS = 3  # of an epoch: six parts, two a step
+ATTEMPTS = "attempt-*"
+
+# What Ray's own imports deprecate, and sockets that it closes late, are not ours to fail on.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray with two cores, for all tests of this file."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'hasp-pyg[ray]'")
+    with ray_session("local", num_cpus=2) as ray:
+        yield ray
+
+
+def test_a_rank_killed_in_the_second_epoch(cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = train_ranks(2, tmp_path / "whole", tmp_path / "whole-checkpoint")[0]  # without Ray, and nobody dies
+    assert whole["step"] == EPOCHS * STEPS
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    found = fit_on_ray(partial(train_or_die, str(folder), 1, STEPS + 1), 2)
+    assert found.pop("threads") == "1"
+    assert found == whole
+    assert (folder / "died").exists() and len(list(folder.glob(ATTEMPTS))) == 4  # two ranks, started twice
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bad_input_is_no_reason_to_start_again() -> None:
+    """It is handed back as what the rank returns, which Ray takes for the end; a lost rank is raised, and Ray starts all."""
+    found = _rank(partial(_raise, CorruptPart("part-00003.safetensors is not the file that was written; restore it")))
+    error = found.error()
+    assert type(error) is CorruptPart and str(error).startswith("part-00003.safetensors is not")
+    assert type(_rank(partial(_raise, GraphWarning("odd; mend it"))).error()) is HaspError  # a kind of somebody else's
+    with pytest.raises(LostRank, match="rank 1"):
+        _rank(partial(_raise, LostRank("rank 1 is gone")))
+    with pytest.raises(KeyError):
+        _rank(partial(_raise, KeyError("a fault of ours")))
+    assert _rank(dict) == {}
+
+
+class GraphWarning(HaspError):
+    """Not one of hasp.errors."""
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_cluster_that_is_too_small(cluster: Any) -> None:
+    with pytest.raises(HaspError, match="3 ranks take 3 CPUs, and the cluster has 2; lower num_workers, or add machines"):
+        fit_on_ray(dict, 3)
+    with pytest.raises(HaspError, match="1 ranks take 1 GPUs, and the cluster has 0"):
+        fit_on_ray(dict, 1, use_gpu=True)
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(HaspError, match="num_workers is at least 1 and max_failures at least 0, got 0 and 3; correct them"):
+        fit_on_ray(dict, 0)
+
+
+def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(HaspError, match=r"Ray is not installed; pip install 'hasp-pyg\[ray\]', or leave it out"):
+        fit_on_ray(dict, 1)
