@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hasp.layout import TypeLayout
     from hasp.scratch import Scratch
 
-__all__ = ["plain", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
+__all__ = ["plain", "put_rows", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
 
 # Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
 _COMMON = frozenset({
@@ -23,6 +23,8 @@ _COMMON = frozenset({
     torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128,
 })  # fmt: skip
 _CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+_NUMBER = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 _BLOCK = 1 << 24  # bytes of rows moved at a time
 
@@ -52,6 +54,21 @@ def take_rows(value: Tensor, index: Tensor) -> Tensor:
     out = np.empty((index.numel(), *source.shape[1:]), dtype=source.dtype)
     np.take(source, index.numpy(), axis=0, out=out, mode="clip")  # "raise" would go through a buffer
     return torch.from_numpy(out).view(value.dtype)
+
+
+def put_rows(out: Tensor, row: npt.NDArray[np.int64], value: Tensor) -> None:
+    """``out[row] = value``, for every dtype, on the calling thread; each row is moved as one element.
+
+    Args:
+        out: ``[n, ...]``, contiguous, on the CPU.
+        row: distinct rows of it, int64 ``[m]``.
+        value: ``[m, ...]`` of the same dtype.
+    """
+    target, rows = whole_rows(out), whole_rows(value)
+    whole = _NUMBER.get(target.itemsize)
+    if whole is not None:  # a number is moved faster than as many bytes
+        target, rows = target.view(whole), rows.view(whole)
+    target[row] = rows
 
 
 def rows_by_part(value: Tensor, where: TypeLayout, scratch: Scratch) -> Tensor:

@@ -139,7 +139,8 @@ MUTATIONS = [
         f"{LOAD}::test_7_every_batch_is_of_one_kind",
     ),
     Mutation(
-        "7", "hasp/load/merge.py", "out.e_id = edges.e_id.to(torch.int64)", "out.e_id = edges.e_id",
+        "7", "hasp/load/merge.py", "index, e_id = _cast(edges.edge_index, index_dtype), _cast(edges.e_id, id_dtype)",
+        "index, e_id = _cast(edges.edge_index, index_dtype), edges.e_id",
         f"{LOAD}::test_7_every_batch_is_of_one_kind",
     ),
     Mutation(
@@ -151,12 +152,12 @@ MUTATIONS = [
         f"{LOAD}::test_8_ranks_share_an_epoch",
     ),
     Mutation(
-        "9", "hasp/load/merge.py", "chunks += _cut_chunks(cut.edges[edge_type], chosen)", "chunks += []",
+        "9", "hasp/load/join.py", "between = [] if cut is None else _cut_ranges(cut, chosen)", "between = []",
         f"{PROPERTY}::test_9_merging_parts",
     ),
     Mutation(
-        "9", "hasp/load/merge.py", "    n_ids = [_ids(part.nodes[node_type]) for part in parts]\n",
-        "    n_ids = [_ids(part.nodes[node_type]).flip(0) for part in parts]\n", f"{PROPERTY}::test_9_one_part_is_the_input",
+        "9", "hasp/load/merge.py", "n_ids = [_ids(part.nodes[node_type], id_dtype) for part in parts]\n",
+        "n_ids = [_ids(part.nodes[node_type], id_dtype).flip(0) for part in parts]\n", f"{PROPERTY}::test_9_one_part_is_the_input",
     ),
     Mutation(
         "10", "hasp/graph.py", 'if key not in ("edge_index", "edge_label", "edge_label_index"):',

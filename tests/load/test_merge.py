@@ -13,8 +13,11 @@ from load_fakes import build, example, random_graph, same, stores
 from torch import Tensor
 
 from hasp.errors import HaspError
-from hasp.load.merge import merge, sorted_by_destination
-from hasp.rows import take_rows
+from hasp.load import join
+from hasp.load import merge as merging
+from hasp.load.join import sorted_by_destination
+from hasp.load.merge import merge
+from hasp.rows import put_rows, take_rows
 from hasp.sample import sample
 
 
@@ -84,6 +87,61 @@ def test_the_order_of_parts_does_not_matter(made: Any, draw: Any) -> None:
     _, store = made
     parts = list(range(store.manifest.config["num_parts"]))
     same(merge(store, parts), merge(store, draw.draw(st.permutations(parts))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(stores(), st.data())
+def test_numbers_too_wide_for_one_key_are_sorted_otherwise(made: Any, draw: Any) -> None:
+    _, store = made
+    num_parts = store.manifest.config["num_parts"]
+    parts = draw.draw(st.lists(st.integers(0, num_parts - 1), unique=True, max_size=num_parts))
+    expected = merge(store, parts)
+    for bits in (0, 4, 9):  # nothing fits, or only the small types do
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(join, "_BITS", bits)
+            same(merge(store, parts), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(stores(), st.data())
+def test_other_dtypes_of_the_ids_are_the_same_numbers(made: Any, draw: Any) -> None:
+    data, store = made
+    num_parts = store.manifest.config["num_parts"]
+    parts = draw.draw(st.lists(st.integers(0, num_parts - 1), unique=True, max_size=num_parts))
+    wide, narrow, stored = (merge(store, parts, index_dtype=d) for d in (torch.int64, torch.int32, None))
+    for e in data.edge_types:
+        assert [b[e].edge_index.dtype for b in (wide, narrow, stored)] == [torch.int64, torch.int32, torch.int32]
+        assert [b[e].e_id.dtype for b in (wide, narrow, stored)] == [torch.int64, torch.int64, torch.int32]
+        for batch in (narrow, stored):
+            assert batch[e].edge_index.equal(wide[e].edge_index.to(batch[e].edge_index.dtype))
+            assert batch[e].e_id.equal(wide[e].e_id.to(batch[e].e_id.dtype))
+    for t in store.manifest.roles.entity:
+        assert stored[t].n_id.dtype == stored[t].input_id.dtype == torch.int32
+    for t in data.node_types:
+        assert stored[t].n_id.equal(wide[t].n_id.to(stored[t].n_id.dtype))
+
+
+def test_ids_as_stored_are_not_copied() -> None:
+    _, store = example()
+    batch, part = merge(store, [2], index_dtype=None), store.part(2)
+    for t, nodes in part.nodes.items():
+        assert nodes.n_id is not None
+        assert batch[t].n_id.data_ptr() == nodes.n_id.data_ptr()
+    for e, edges in part.edges.items():
+        if "talent" not in e:
+            assert batch[e].edge_index.data_ptr() == edges.edge_index.data_ptr()
+            assert batch[e].e_id.data_ptr() == edges.e_id.data_ptr()
+
+
+def test_a_storage_that_is_no_dictionary_is_set_one_by_one() -> None:
+    found: dict[str, int] = {}
+
+    class Other:
+        def __setitem__(self, name: str, value: int) -> None:
+            found[name] = value
+
+    merging._fill(Other(), {"x": 1, "n_id": 2})
+    assert found == {"x": 1, "n_id": 2}
 
 
 def test_all_parts_with_full_quotas_are_the_input() -> None:
@@ -175,6 +233,17 @@ def test_sorting_falls_back_where_one_key_would_overflow() -> None:
     destination = np.array([2**40, 5, 5, 2**40])
     e_id = np.array([2**40, 9, 2**41, 3])
     assert sorted_by_destination(destination, e_id).tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])
+def test_rows_are_put_whatever_the_dtype(dtype: torch.dtype) -> None:
+    for width in (1, 2, 3, 0):
+        value = torch.arange(3 * width).view(3, width).to(dtype)
+        out = torch.zeros(4, width, dtype=torch.uint8).to(dtype)
+        put_rows(out, np.array([2, 0, 3]), value)
+        expected = torch.stack([value[1], out[1], value[0], value[2]])
+        assert torch.equal(out.view(torch.uint8), expected.view(torch.uint8))
+        assert not out[1].view(torch.uint8).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])

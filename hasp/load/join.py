@@ -1,0 +1,238 @@
+"""Join: the entities and the edges of q parts, and of the cut between them, in the order of a batch.
+
+What comes in is sorted run by run. Where all bits of an edge fit one 63-bit number (destination | ``e_id`` | source), a batch
+is one sort of such numbers, which NumPy does with vector instructions, and everything is read off the sorted numbers: no
+permutation is made and nothing is gathered. Else an argsort and gathers give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hasp.errors import HaspError
+from hasp.part import Edges
+from hasp.rows import put_rows, take_rows
+
+__all__ = ["Owned", "join_attrs", "join_edges", "join_entities", "sorted_by_destination"]
+
+Ints = npt.NDArray[np.signedinteger[Any]]
+
+_BITS = 63  # of a non-negative int64
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The entities of one type in the batch.
+
+    Attributes:
+        n_id: ascending global ids ``[n]``, int64, or as stored.
+        owner: part of each, int32 ``[n]``.
+        start: where each part's rows begin in the concatenation of the parts, int64 ``[q]``.
+        row: position in the concatenation -> row of the batch, int64 ``[n]``; ``None``: they are the same.
+    """
+
+    n_id: Tensor
+    owner: Tensor
+    start: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64] | None
+
+
+def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int]) -> Owned:
+    """The entities of parts, in ascending global id.
+
+    Args:
+        n_ids: per part, ascending ids of one dtype.
+        parts: their numbers.
+    """
+    counts = np.array([ids.numel() for ids in n_ids], dtype=np.int64)
+    start = np.cumsum(counts) - counts
+    if len(parts) == 1:
+        return Owned(n_ids[0], torch.full((n_ids[0].numel(),), parts[0], dtype=torch.int32), start, None)
+    joined = np.concatenate([ids.numpy() for ids in n_ids])
+    order, n_id = _argsort(joined)
+    row = np.empty(order.size, dtype=np.int64)
+    row[order] = np.arange(order.size)
+    owner = np.repeat(np.array(parts, dtype=np.int32), counts)[order]
+    return Owned(torch.from_numpy(n_id), torch.from_numpy(owner), start, row)
+
+
+def _argsort(ids: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
+    """``(order, ids[order])`` of distinct ids."""
+    width = _bits(ids.size)
+    if _bits(int(ids.max(initial=0)) + 1) + width > _BITS:
+        order = np.argsort(ids, kind="stable")
+        return order, ids[order]
+    key = ids.astype(np.int64) << width
+    key |= np.arange(ids.size)
+    key.sort()
+    return key & ((1 << width) - 1), (key >> width).astype(ids.dtype, copy=False)
+
+
+def join_attrs(attrs: Sequence[Mapping[str, Tensor]], owned: Owned) -> dict[str, Tensor]:
+    """Rows of several parts, each written once, to where it belongs. One part: the very tensors of the part."""
+    if owned.row is None:
+        return dict(attrs[0])
+    out: dict[str, Tensor] = {}
+    for name, first in attrs[0].items():
+        out[name] = first.new_empty((owned.row.size, *first.shape[1:]))
+        for start, source in zip(owned.start, attrs, strict=True):
+            put_rows(out[name], owned.row[start : start + source[name].size(0)], source[name])
+    return out
+
+
+def join_edges(
+    inside: Sequence[Edges],
+    cut: Edges | None,
+    chosen: Sequence[int],
+    ends: tuple[Owned | int, Owned | int],
+    num_edges: int,
+    dtype: torch.dtype,
+) -> Edges:
+    """The edges of one type inside each part and cut between them, renumbered and sorted by (destination, ``e_id``).
+
+    Args:
+        inside: per part.
+        cut: the cut edges of the type; ``None``: it is never cut.
+        chosen: the parts, ascending.
+        ends: per end, the entities of its type, or how many nodes the type has: then ids stay what they are.
+        num_edges: of the type in the whole graph.
+        dtype: of the new ``edge_index``. ``e_id`` keeps its own.
+    """
+    between = [] if cut is None else _cut_ranges(cut, chosen)
+    index = [e.edge_index.numpy() for e in inside]
+    ids = [e.e_id.numpy() for e in inside]
+    pairs = [(i, i) for i in range(len(inside))]
+    if cut is not None and between:
+        cut_index, cut_ids = cut.edge_index.numpy(), cut.e_id.numpy()
+        index += [cut_index[:, low:high] for low, high, _, _ in between]
+        ids += [cut_ids[low:high] for low, high, _, _ in between]
+        pairs += [(i, j) for _, _, i, j in between]
+    counts = np.array([each.size for each in ids], dtype=np.int64)
+    source, destination = (
+        _renumbered([each[end] for each in index], counts, [pair[end] for pair in pairs], ends[end]) for end in (0, 1)
+    )
+    e_id = np.concatenate(ids)
+    out = np.empty((2, e_id.size), dtype=np.int32 if dtype == torch.int32 else np.int64)
+    with_attrs = bool(inside[0].attrs)
+    payload = np.arange(e_id.size) if with_attrs else source
+    counted = (_count(ends[1]), num_edges, e_id.size if with_attrs else _count(ends[0]))
+    widths = [_bits(count) for count in counted]
+    if sum(widths) <= _BITS:
+        key = _packed(destination, e_id, payload, widths)
+        np.right_shift(key, widths[1] + widths[2], out=out[1], casting="same_kind")
+        np.bitwise_and(key, (1 << widths[2]) - 1, out=payload)
+        key >>= widths[2]
+        np.bitwise_and(key, (1 << widths[1]) - 1, out=e_id, casting="same_kind")
+        out[0] = source[payload] if with_attrs else payload
+        order = payload
+    else:
+        order = sorted_by_destination(destination, e_id)
+        out[0], out[1], e_id = source[order], destination[order], e_id[order]
+    attrs = _edge_attrs(inside, cut, between, torch.from_numpy(order)) if with_attrs else {}
+    return Edges(torch.from_numpy(out), torch.from_numpy(e_id), attrs)
+
+
+def _packed(destination: Ints, e_id: Ints, payload: Ints, widths: Sequence[int]) -> npt.NDArray[np.int64]:
+    """(destination | ``e_id`` | payload) as one number per edge, sorted. The first array is written over."""
+    key = destination
+    key <<= widths[1]
+    key |= e_id
+    key <<= widths[2]
+    key |= payload
+    key.sort()
+    return key
+
+
+def _renumbered(local: Sequence[Ints], counts: Ints, part: Sequence[int], end: Owned | int) -> npt.NDArray[np.int64]:
+    """One end of all edges as rows of the batch, int64: a new array."""
+    joined = np.concatenate(local, dtype=np.int64)
+    if isinstance(end, int) or end.row is None:
+        return joined
+    at = 0
+    for count, position in zip(counts.tolist(), part, strict=True):
+        joined[at : at + count] += end.start[position]
+        at += count
+    return end.row.take(joined, out=joined, mode="clip")  # "raise" would go through a buffer
+
+
+def _edge_attrs(
+    inside: Sequence[Edges], cut: Edges | None, between: Sequence[tuple[int, int, int, int]], order: Tensor
+) -> dict[str, Tensor]:
+    attrs = {}
+    for name, first in inside[0].attrs.items():
+        pieces = [each.attrs[name] for each in inside]
+        if cut is not None:
+            pieces += [cut.attrs[name][low:high] for low, high, _, _ in between]
+        joined = first.new_empty((order.numel(), *first.shape[1:]))
+        at = 0
+        for piece in pieces:
+            joined[at : at + piece.size(0)].copy_(piece)
+            at += piece.size(0)
+        attrs[name] = take_rows(joined, order)
+    return attrs
+
+
+def _cut_ranges(cut: Edges, chosen: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """The cut edges between each two of the chosen parts (ascending), as (first, last + 1, position of the source's part in
+    ``chosen``, of the destination's). Looks at the pairs of these parts only.
+    """
+    if cut.pairs is None or cut.ptr is None:
+        raise HaspError("the cut is grouped by pairs of parts, but this one has no pairs; rebuild the parts")
+    pairs, ptr = cut.pairs.numpy(), cut.ptr.numpy()
+    wanted = np.array(chosen)
+    ranges = []
+    low = 0
+    for i, part in enumerate(chosen):
+        low = _bisect(pairs[:, 0], part, low)
+        high = _bisect(pairs[:, 0], part + 1, low)
+        others = pairs[low:high, 1]
+        at = np.searchsorted(others, wanted)
+        there = np.flatnonzero(at < others.size)
+        there = there[others[at[there]] == wanted[there]]
+        for j, k in zip(there.tolist(), (low + at[there]).tolist(), strict=True):
+            ranges.append((int(ptr[k]), int(ptr[k + 1]), i, j))
+        low = high
+    return ranges
+
+
+def _bisect(column: Ints, value: int, low: int) -> int:
+    """``np.searchsorted`` for a strided column, which NumPy would copy whole (it may be a large memory map)."""
+    high = column.size
+    while low < high:
+        middle = (low + high) // 2
+        if column[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def sorted_by_destination(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The permutation that sorts edges by (destination, ``e_id``), int64 ``[e]``.
+
+    What comes in is a few sorted runs, one per part and per pair of parts; NumPy's stable sort merges runs in linear time.
+    """
+    if destination.size == 0:
+        return np.empty(0, dtype=np.int64)
+    span = int(e_id.max()) + 1
+    if (int(destination.max()) + 1) * span < 2**63:
+        key = destination.astype(np.int64) * span + e_id
+        return np.argsort(key, kind="stable").astype(np.int64, copy=False)
+    order = np.argsort(e_id, kind="stable")
+    return order[np.argsort(destination[order], kind="stable")].astype(np.int64, copy=False)
+
+
+def _count(end: Owned | int) -> int:
+    return end if isinstance(end, int) else end.n_id.numel()
+
+
+def _bits(count: int) -> int:
+    """Bits of the numbers below ``count``."""
+    return max(count - 1, 0).bit_length()
