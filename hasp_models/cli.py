@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -88,14 +85,16 @@ def train(
     lazy_rows: Annotated[bool, typer.Option("--lazy-rows", help="move a free vector only when it got a gradient")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="run the model in bfloat16 where that is safe")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard's events as well")] = False,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="save after so many steps too, not only epochs", min=1)] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Train a SemanticGNN on parts, alone or under torchrun."""
     from hasp import HASPData
+    from hasp_models.distributed.group import process_group
     from hasp_models.tasks import train_run
 
-    with _process_group():
+    with process_group():
         run = train_run(
             HASPData.open(parts),
             out,
@@ -116,6 +115,7 @@ def train(
             lazy_rows=lazy_rows,
             amp=amp,
             tensorboard=tensorboard,
+            checkpoint_steps=checkpoint_steps,
             seed=seed,
             quiet=json,
         )
@@ -229,26 +229,14 @@ def reproduce(
         show(table_of(out, what).rstrip())
 
 
-@contextlib.contextmanager
-def _process_group() -> Iterator[None]:
-    """The process group of torchrun, where that started us."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    import torch.distributed as dist
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; bad input ends with exit code 2 and one line that gives the rule, the value and the remedy.
 
-    # Short: a rank that dies should be noticed, not waited for half an hour.
-    dist.init_process_group("gloo", timeout=datetime.timedelta(minutes=5))
+    Args:
+        arguments: of the command line; ``None``: this process's own.
+    """
     try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def main() -> None:
-    """Entry point; bad input ends with exit code 2 and one line that gives the rule, the value and the remedy."""
-    try:
-        app()
+        app(arguments, prog_name="hasp-models")
     except HaspError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

@@ -75,13 +75,14 @@ class RunLog:
             self._last[event] = now
             self.say(event, **fields)
 
-    def after(self, task: Callable[[], None], event: str, /, **fields: Any) -> Callable[[], None]:
-        """A task that ends with an event (see :meth:`often`) and says in it how many seconds it took."""
+    def saving(self, save: Callable[[], None], epoch: int, step: int, within: bool) -> Callable[[], None]:
+        """A task that saves a checkpoint, and then says so: always at the end of an epoch, seldom ``within`` one."""
 
         def run() -> None:
             begin = time.perf_counter()
-            task()
-            self.often(event, **fields, seconds=round(time.perf_counter() - begin, 3))
+            save()
+            tell = self.often if within else self.say
+            tell("checkpoint", epoch=epoch, step=step, seconds=round(time.perf_counter() - begin, 3))
 
         return run
 

@@ -84,6 +84,7 @@ def train_run(
     lazy_rows: bool = False,
     amp: bool = False,
     tensorboard: bool = False,
+    checkpoint_steps: int | None = None,
     quiet: bool = False,
 ) -> Fit:
     """Train a SemanticGNN on parts; ``out`` gets the model, its log, and a checkpoint from which it resumes.
@@ -113,6 +114,7 @@ def train_run(
         lazy_rows: likewise.
         amp: likewise.
         tensorboard: likewise.
+        checkpoint_steps: likewise; with 1, a rank that is killed costs one step.
         quiet: no bar.
     """
     if objective not in DEFAULTS:
@@ -149,6 +151,7 @@ def train_run(
         amp=amp,
         tensorboard=tensorboard,
         checkpoint=out / "checkpoint",
+        checkpoint_steps=checkpoint_steps,
         log=out,
         progress=not quiet,
     )

@@ -11,6 +11,7 @@ What fails on one rank (a corrupt part, a dead worker, memory, ``validate``) is 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ def fit(
     def save() -> None:
         if keeper is not None:
             task = partial(keeper.save, model, optimizer, loader, settings, run.__dict__, best)
-            ranks.on_first("saving the checkpoint", logger.after(task, "checkpoint", epoch=run.epoch, step=run.step))
+            ranks.on_first("saving the checkpoint", logger.saving(task, run.epoch, run.step, within=run.weight > 0))
 
     logger.begin(ranks, run.step, epoch=run.epoch, epochs=epochs, **_about(model, loader, settings, ranks, device))
     with logger.telling(lambda: {"epoch": run.epoch, "step": run.step}), Bar(quiet=not progress or ranks.rank > 0) as bar:
@@ -300,3 +301,9 @@ def _check(epochs: int, lr: float, clip: float | None, patience: int | None, val
         raise HaspError(f"patience is at least 1 and needs validate=, got {patience}; give validate, or leave patience out")
     if lost:
         raise HaspError("tensorboard=True writes into the folder of log=, got none; give log=")
+
+
+if __name__ == "__main__":  # python -m hasp_models.train, which is what torchrun -m starts
+    from hasp_models.cli import main
+
+    main(["train", *sys.argv[1:]])
