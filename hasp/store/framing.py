@@ -6,6 +6,7 @@ here a part is written tensor by tensor, in one fixed order, so that equal parts
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _CODES.values()}
 """Name in a manifest -> dtype, of everything that a part can hold."""
 
 _CODE_OF = {dtype: code for code, dtype in _CODES.items()}
+_CODE = {name: _CODE_OF[dtype] for name, dtype in DTYPES.items()}
+_ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 _STEP = 1 << 24  # bytes made contiguous and written in one go
 MAX_HEADER = 100_000_000  # the official reader's own limit
 
@@ -69,7 +72,7 @@ class Spec(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Bytes of one tensor of this spec; exact, however absurd the shape."""
-        return math.prod(self.shape) * self.torch_dtype.itemsize
+        return math.prod(self.shape) * _ITEMSIZE[self.dtype]
 
     def empty_whole(self) -> Tensor:
         """An uninitialised tensor of this very shape."""
@@ -97,19 +100,25 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
 
 def file_order(found: Mapping[str, Spec]) -> dict[str, Spec]:
     """The same specs in the order of the file."""
-    return dict(sorted(found.items(), key=lambda item: (-item[1].torch_dtype.itemsize, item[0])))
+    return dict(sorted(found.items(), key=lambda item: (-_ITEMSIZE[item[1].dtype], item[0])))
 
 
 def header(order: Mapping[str, Spec]) -> bytes:
     """The first bytes of a file that holds these tensors in this order: a length and JSON, a multiple of 8 bytes."""
-    entries: dict[str, Any] = {}
-    end = 0
+    entries, end = [], 0
     for name, spec in order.items():
         start, end = end, end + spec.num_bytes
-        entries[name] = {"dtype": _CODE_OF[spec.torch_dtype], "shape": spec.shape, "data_offsets": (start, end)}
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        shape = ",".join(map(str, spec.shape))
+        # Put together by hand: this is done for every part that is loaded.
+        entries.append(f'{_quoted(name)}:{{"dtype":"{_CODE[spec.dtype]}","shape":[{shape}],"data_offsets":[{start},{end}]}}')
+    text = f"{{{','.join(entries)}}}".encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+@functools.lru_cache(maxsize=1 << 12)  # the names of one part are those of all
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -137,8 +146,9 @@ def views(data: npt.NDArray[np.uint8], order: Mapping[str, Spec], start: int) ->
     for name, spec in order.items():
         end = start + spec.num_bytes
         # An empty slice has no bytes to view.
-        flat = torch.from_numpy(data[start:end]).view(spec.torch_dtype) if end > start else spec.empty_whole()
-        out[name], start = flat.view(spec.shape), end
+        flat = torch.from_numpy(data[start:end]).view(DTYPES[spec.dtype]) if end > start else spec.empty_whole()
+        out[name] = flat if len(spec.shape) == 1 else flat.view(spec.shape)
+        start = end
     return out
 
 

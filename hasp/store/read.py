@@ -14,7 +14,7 @@ from hasp.errors import CorruptPart, HaspError, StaleParts
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.store import ids as text
 from hasp.store.disk import Disk, Progress, failing
-from hasp.store.framing import MAX_HEADER, Spec, file_order, header, parse_header, parse_json
+from hasp.store.framing import MAX_HEADER, Spec, header, parse_header, parse_json
 from hasp.store.layout import BUILD_LOG, IDS, JOURNAL, MANIFEST, NODE_PART, block_types, file_name, tensor_order
 from hasp.store.manifest import Manifest
 
@@ -198,18 +198,18 @@ class FolderStore:
             raise CorruptPart(f"{self.root / name} has the blake3 {expected}, found {found}; {_RESTORE}")
         self._hashed.add(name)
 
-    def _check_header(self, name: str) -> tuple[dict[str, Spec] | None, int]:
+    def _check_header(self, name: str) -> tuple[Mapping[str, Spec] | None, int]:
         """Compare a file's header with the manifest.
 
         Returns:
             The tensors in the order of the file and where they start; ``None`` and 0 if another writer spelled the header.
         """
         path, entry = self.root / name, self.manifest.files[name]
-        order = file_order(entry.tensors)
-        expected = header(order)
-        fills = len(expected) + sum(spec.num_bytes for spec in order.values()) == entry.bytes
+        # Our writer lists tensors as they lie in the file.
+        expected = header(entry.tensors)
+        fills = len(expected) + sum(spec.num_bytes for spec in entry.tensors.values()) == entry.bytes
         if fills and self._disk.head(path, len(expected)) == expected:
-            return order, len(expected)
+            return entry.tensors, len(expected)
         length = int.from_bytes(self._disk.head(path, 8), "little")
         try:
             found = parse_header(self._disk.head(path, 8 + min(length, MAX_HEADER)), entry.bytes)
