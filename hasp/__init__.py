@@ -16,6 +16,7 @@ _HOME = {
     "Graph": "hasp.graph",
     "HASPData": "hasp.data",
     "HASPLoader": "hasp.load.loader",
+    "HaloCache": "hasp.load.cache",
     "HaspError": "hasp.errors",
     "HaspWarning": "hasp.graph",
     "InvalidGraph": "hasp.errors",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from hasp.errors import StaleParts as StaleParts
     from hasp.graph import Graph as Graph
     from hasp.graph import HaspWarning as HaspWarning
+    from hasp.load.cache import HaloCache as HaloCache
     from hasp.load.loader import HASPLoader as HASPLoader
     from hasp.part import Part as Part
     from hasp.plan import Plan as Plan

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,17 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from hasp.errors import HaspError
+from hasp.load.cache import HaloCache, RowCache, capacities
 from hasp.load.crossing import Crossing, Incoming
-from hasp.load.merge import sorted_by_destination
+from hasp.load.demand import BatchAsk, Demand, Future
+from hasp.load.policies import policy_named
+from hasp.load.sampler import PartSampler
 from hasp.load.store import Store
 from hasp.part import Edges, Part
 from hasp.rows import plain, take_rows
 
-__all__ = ["MASKS", "Halos", "PartRows"]
+__all__ = ["MASKS", "HaloCount", "Halos", "PartRows"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -50,12 +55,18 @@ class HaloCount:
         rows: far ends in them.
         edges: cut edges in them.
         bytes_read: bytes of far ends (ids and attributes) that were read from the parts that own them.
+        hits: far ends that were not read, since a cache had them.
+        bytes_saved: their bytes.
+        cache_bytes: memory set aside for cached rows.
     """
 
     batches: int = 0
     rows: int = 0
     edges: int = 0
     bytes_read: int = 0
+    hits: int = 0
+    bytes_saved: int = 0
+    cache_bytes: int = 0
 
 
 class PartRows:
@@ -89,11 +100,14 @@ class PartRows:
         parts, first = np.unique(owner, return_index=True)
         like = self._named(self._part(0), node_type)
         out = {name: value.new_empty((keys.size, *value.shape[1:])) for name, value in like.items()}
-        for part, low, high in zip(parts, first, [*first[1:], keys.size], strict=True):
+        for part, low, high in zip(parts, first, np.append(first, keys.size)[1:], strict=True):
             rows = torch.from_numpy(keys[low:high] - self._crossing.start[node_type][part])
             for name, value in self._named(self._part(int(part)), node_type).items():
                 plain(out[name])[low:high] = plain(take_rows(value, rows))
         return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": {}}  # maps do not travel to other processes
 
     def _part(self, part_id: int) -> Part:
         # A map costs addresses, not memory, and opening one costs a look at the file: they are kept, unless the user wants
@@ -114,24 +128,46 @@ class Halos:
 
     Args:
         store: what the loader reads.
+        cache: what may be kept of it; ``None``: nothing.
+        sampler: the order of the loader, for the clairvoyant policy; ``None``: it is not ours to know.
 
     Attributes:
         count: what that has cost.
+
+    Raises:
+        HaspError: a clairvoyant cache without an order.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, cache: HaloCache | None = None, sampler: PartSampler | None = None) -> None:
+        if cache is not None and cache.policy == "clairvoyant" and sampler is None:
+            raise HaspError(
+                "policy='clairvoyant' looks ahead in the loader's own order, but it has a sampler of yours; choose 'wanted'"
+            )
+        self._store, self._cache = store, cache
+        self._future = None if sampler is None else Future(sampler)
         self.count = HaloCount()
         self._crossing = Crossing(store)
         self._rows = PartRows(store, self._crossing)
+        self._demand: Demand | None = None
+        self._caches: dict[str, RowCache] = {}
+        if cache is not None:
+            self._demand = demand = Demand(store, self._crossing)
+            types = list(self._crossing.start)
+            requests, rows = {t: demand.requests(t) for t in types}, {t: demand.rows(t) for t in types}
+            room = capacities(cache.num_bytes, self._rows.row_bytes, requests, rows)
+            self._caches = {t: RowCache(policy_named(cache.policy), room[t]) for t in types}
 
-    def apply(self, batch: HeteroData) -> HeteroData:
+    def apply(self, batch: HeteroData, epoch: int = 0) -> HeteroData:
         """Add the halo of one batch, in place.
 
         Every entity type gets ``num_owned``, an int: rows from there on are the halo, by ascending (owner, ``n_id``), with
         their attributes, ``n_id`` and ``owner_part``; ``num_nodes`` counts them. ``batch_size`` and ``input_id`` stay what
         they are. Every edge type between entities gets its cut edges that lead from the halo to owned entities, in the
         order of all edges: ascending (destination, ``e_id``).
+
+        Args:
+            batch: of :func:`hasp.load.merge.merge`, with or without supervision.
+            epoch: tells the clairvoyant policy where it is.
         """
         chosen = batch.part_id.numpy()
         cut = self._store.cut
@@ -142,7 +178,7 @@ class Halos:
             sources = [found[e].source for e in found if e[0] == node_type]
             keys[node_type] = np.unique(np.concatenate([np.empty(0, np.int64), *sources]))
             home[node_type] = self._home(batch[node_type], node_type, chosen)
-            self._add_nodes(batch[node_type], node_type, keys[node_type])
+            self._add_nodes(batch[node_type], node_type, keys[node_type], epoch, chosen)
         for edge_type, incoming in found.items():
             source, _, destination = edge_type
             if incoming.columns.size:
@@ -153,19 +189,30 @@ class Halos:
         self.count.batches += 1
         return batch
 
-    def _fetch(self, node_type: str, keys: Ints) -> Mapping[str, Tensor]:
-        self.count.bytes_read += keys.size * self._rows.row_bytes[node_type]
-        return self._rows.read(node_type, keys)
+    def _fetch(self, node_type: str, keys: Ints, epoch: int, chosen: Ints) -> Mapping[str, Tensor]:
+        count, width = self.count, self._rows.row_bytes[node_type]
+        count.rows += keys.size
+        if self._cache is None or self._demand is None:
+            count.bytes_read += keys.size * width
+            return self._rows.read(node_type, keys)
+        cache, held = self._caches[node_type], self._caches[node_type].hits
+        ask = BatchAsk(keys, count.batches, self._cache.seed, node_type, epoch, int(chosen[0]), self._demand, self._future)
+        out = cache.fetch(ask, partial(self._rows.read, node_type))
+        hits = cache.hits - held
+        count.hits += hits
+        count.bytes_saved += hits * width
+        count.bytes_read += (keys.size - hits) * width
+        count.cache_bytes = sum(c.num_bytes for c in self._caches.values())
+        return out
 
-    def _add_nodes(self, out: Any, node_type: str, keys: Ints) -> None:
+    def _add_nodes(self, out: Any, node_type: str, keys: Ints, epoch: int, chosen: Ints) -> None:
         owned = int(out.num_nodes)
         out.num_owned = owned
         if keys.size == 0:
             return
-        self.count.rows += keys.size
-        for name, value in self._fetch(node_type, keys).items():
+        for name, value in self._fetch(node_type, keys, epoch, chosen).items():
             if name == "n_id":
-                value = value.to(torch.int64)
+                value = value.to(out.n_id.dtype)
             elif name in MASKS and value.dtype == torch.bool:
                 value = torch.zeros_like(value)
             out[name] = torch.cat([plain(out[name]), plain(value)]).view(value.dtype)
@@ -193,15 +240,24 @@ class Halos:
 def _add_edges(out: Any, cut: Edges, incoming: Incoming, source: Ints, destination: Ints) -> None:
     """Put cut edges among those of the batch, all by ascending (destination, ``e_id``)."""
     columns = torch.from_numpy(incoming.columns)
-    index, e_id = out.edge_index, torch.cat([out.e_id, take_rows(cut.e_id, columns).to(torch.int64)])
+    index, e_id = out.edge_index, torch.cat([out.e_id, take_rows(cut.e_id, columns).to(out.e_id.dtype)])
     added = torch.from_numpy(np.stack([source, destination])).to(index.dtype)
     index = torch.cat([index, added], dim=1)
-    order = torch.from_numpy(sorted_by_destination(index[1].numpy(), e_id.numpy()))
+    order = torch.from_numpy(_order(index[1].numpy(), e_id.numpy()))
     for name, value in cut.attrs.items():
         both = torch.cat([plain(out[name]), plain(take_rows(value, columns))]).view(value.dtype)
         out[name] = take_rows(both, order)
-    out.edge_index = index.index_select(1, order)
-    out.e_id = e_id.index_select(0, order)
+    out.edge_index = torch.stack([take_rows(row, order) for row in index])
+    out.e_id = take_rows(e_id, order)
+
+
+def _order(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The permutation that sorts edges by (destination, ``e_id``), int64 ``[e]``; the batch's own come sorted."""
+    span = int(e_id.max()) + 1
+    if (int(destination.max()) + 1) * span >= 2**63:
+        return np.lexsort((e_id, destination))
+    # A stable sort finds the sorted run, and has only the added edges left to do.
+    return np.argsort(destination.astype(np.int64) * span + e_id, kind="stable")
 
 
 def _width(value: Tensor) -> int:

@@ -15,6 +15,7 @@ from torch_geometric.loader.utils import infer_filter_per_worker
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
+from hasp.load.cache import HaloCache
 from hasp.load.halo import HaloCount, Halos
 from hasp.load.links import Links
 from hasp.load.merge import merge
@@ -68,7 +69,8 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         resample: draw the nodes of sampled types anew every epoch; ``False``: as in epoch 0.
         index_dtype: of every ``edge_index``, int64 or int32.
         halo: add to every batch the far ends of the cut edges that lead to its entities, read-only, and these edges
-            (:class:`hasp.load.halo.Halos`): entities from ``num_owned`` on. They neither supervise nor are seeds.
+            (:class:`hasp.load.halo.Halos`): entities from ``num_owned`` on. They neither supervise nor are seeds. A
+            :class:`hasp.HaloCache` also keeps some of them in memory.
         input_nodes: an entity type or ``(entity type, mask | ids | None)``: these nodes come first among their type,
             ``batch_size`` is their number, ``input_id`` their position, as in ``NeighborLoader``.
         edge_label_index: an edge type or ``(edge type, pairs [2, n] | None)`` to supervise, as in ``LinkNeighborLoader``;
@@ -98,7 +100,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         filter_per_worker: bool | None = None,
         resample: bool = True,
         index_dtype: torch.dtype = torch.int64,
-        halo: bool = False,
+        halo: bool | HaloCache = False,
         input_nodes: Any = None,
         edge_label_index: Any = None,
         edge_label: Tensor | None = None,
@@ -138,7 +140,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         self.neg_sampling = _cast(neg_sampling)
         self.disjoint_train_ratio = disjoint_train_ratio
         self._seeds, self._links = self._supervision()
-        self.halo, self._halos = halo, Halos(self.store) if halo else None
+        self.halo, self._halos = halo, self._halos_of(halo)
         self._turn = 0  # the iteration that counts; older ones are no longer listened to
         self._handed = 0
         if batch_sampler is not None:
@@ -164,6 +166,11 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
             raise HaspError("a loader supervises nodes or links, got input_nodes and edge_label_index; use two in a ZipLoader")
         ratio = self.disjoint_train_ratio
         return None, Links(self.store, self.edge_label_index, self.edge_label, self.neg_sampling, ratio, self.seed)
+
+    def _halos_of(self, halo: bool | HaloCache) -> Halos | None:
+        if not isinstance(halo, HaloCache):
+            return Halos(self.store) if halo else None
+        return Halos(self.store, halo, None if self._foreign else self._order)
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
@@ -197,7 +204,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         if self._links is not None:
             batch = self._links.apply(batch, out.epoch)
         if self._halos is not None:
-            batch = self._halos.apply(batch)
+            batch = self._halos.apply(batch, out.epoch)
         return batch if self.transform is None else self.transform(batch)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
