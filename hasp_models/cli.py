@@ -133,6 +133,32 @@ def train(
 
 @app.command()
 @command
+def watch(
+    run: Annotated[Path, typer.Argument(help="folder of a train or pretrain that goes on, has ended or was killed")],
+    once: Annotated[bool, typer.Option("--once", help="one look, and leave")] = False,
+    every: Annotated[float, typer.Option(help="seconds between two looks", min=0.1)] = 1.0,
+    stalled_after: Annotated[float | None, typer.Option(help="seconds without an event [120, or 3 usual silences]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one look as JSON on standard output, and leave")] = False,
+) -> None:
+    """How a run stands: epoch, losses, best, time left, checkpoint, and whether it lives. Leaves with 1 if it failed."""
+    from hasp_models import snapshot as looking
+    from hasp_models import watch as watching
+
+    if json or once:
+        found = looking.snapshot(run, stalled_after=stalled_after)
+        width = max(len(label) for label, _ in watching.rows(found)) + 2
+        if json:
+            show_json(found.to_json())
+        else:
+            show("\n".join(f"{label:{width}}{text}" for label, text in watching.rows(found)))
+        return
+    found = watching.watch(run, every=every, stalled_after=stalled_after)
+    if found.state not in ("finished", "paused"):
+        raise typer.Exit(1)
+
+
+@app.command()
+@command
 def embed(
     run: Annotated[Path, typer.Argument(help="run folder of hasp-models train")],
     source: Source,

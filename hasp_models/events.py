@@ -15,8 +15,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,25 +143,20 @@ class EventLog:
             self._ready = True
         self._disk.append(self.path, line)
 
-    @contextmanager
-    def errors(self, where: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """A block whose failure is an event too: ``error``, or ``interrupted`` for Ctrl-C. What was raised goes on.
+    def fail(self, error: BaseException, /, **fields: Any) -> None:
+        """Write that something was raised: ``error``, or ``interrupted`` for Ctrl-C.
 
         A log that cannot be written never hides what was raised.
 
         Args:
-            where: gives further fields, asked when it happens.
+            error: what.
+            **fields: where.
         """
-        try:
-            yield
-        except KeyboardInterrupt:
-            with suppress(HaspError):
-                self("interrupted", "warning", **where())
-            raise
-        except Exception as error:
-            with suppress(HaspError):
-                self("error", "error", **told(error), **where())
-            raise
+        with suppress(HaspError):
+            if isinstance(error, Exception):
+                self("error", "error", **told(error), **fields)
+            else:
+                self("interrupted", "warning", **fields)
 
 
 def told(error: Exception) -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,10 @@ class RunLog:
     ) -> None:
         self.folder, self.disk, self.rank = None if folder is None else Path(folder), disk or Disk(), rank
         self.events = None if self.folder is None else EventLog(self.folder, rank, self.disk)
-        self._epoch, self._board = epoch, _writer() if tensorboard else None
+        self._epoch, self._said, self._board = epoch, epoch, _writer() if tensorboard else None
         self._open: Any = None
         self._last: dict[str, float] = {}
+        self._begun = False
 
     def say(self, event: str, level: Level = "info", /, **fields: Any) -> None:
         """Write an event, on rank 0; see :class:`hasp_models.events.EventLog`."""
@@ -96,6 +97,7 @@ class RunLog:
         """
         if self.folder is None:
             return
+        self._begun = True
         mine = json.dumps(dataclasses.asdict(Process.mine())).encode()
         rows = [mine]
         if ranks.size > 1:
@@ -104,15 +106,25 @@ class RunLog:
             rows = [bytes(r.tolist()).rstrip(b"\0") for r in ranks.gather("meeting", row)]
         about = {"library": __version__, "torch": torch.__version__, "python": platform.python_version()}
         processes = [json.loads(r) for r in rows]
-        restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        head = {"step": step, **fields, **about, "restart": restart, "processes": processes}
+        # torchrun says which of its attempts this is; nobody else starts a run again by itself.
+        names = {"restart": "TORCHELASTIC_RESTART_COUNT", "max_restarts": "TORCHELASTIC_MAX_RESTARTS"}
+        restarts = {key: int(os.environ.get(name, "0")) for key, name in names.items()}
+        head = {"step": step, **fields, **about, **restarts, "processes": processes}
         ranks.on_first("writing the log", partial(self.say, "resumed" if step else "started", **head))
 
     @contextmanager
     def telling(self, where: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-        """A block whose failure is an event, of whichever rank fails. ``where`` gives further fields when it happens."""
-        with nullcontext() if self.events is None else self.events.errors(where):
+        """A block whose failure is an event, of whichever rank fails: ``error``, or :func:`refused <refusing>` before
+        :meth:`begin`. ``where`` gives further fields when it happens.
+        """
+        try:
             yield
+        except (Exception, KeyboardInterrupt) as error:
+            if self.events is not None and self._begun:
+                self.events.fail(error, **where())
+            elif isinstance(error, Exception):
+                _refuse(self.folder, self.rank, error)
+            raise
 
     def write(self, history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> None:
         """Bring the files up to date when an epoch ends.
@@ -124,7 +136,10 @@ class RunLog:
         if self.folder is None:
             return
         best = {k: metrics[k] for k in ("best", "best_epoch") if k in metrics}
-        self.say("epoch", **history[-1], **best)
+        for row in history:
+            if row["epoch"] > self._said:
+                self.say("epoch", **row, **(best if row is history[-1] else {}))
+        self._said = history[-1]["epoch"]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         writer.writeheader()
@@ -163,10 +178,14 @@ def refusing(folder: str | Path | None, rank: int = 0) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if folder is not None and not rank and (Path(folder) / LOG).is_file():
-            with suppress(HaspError):
-                EventLog(folder)("refused", "error", **told(error))
+        _refuse(folder, rank, error)
         raise
+
+
+def _refuse(folder: str | Path | None, rank: int, error: Exception) -> None:
+    if folder is not None and not rank and (Path(folder) / LOG).is_file():
+        with suppress(HaspError):
+            EventLog(folder)("refused", "error", **told(error))
 
 
 def _writer() -> Any:

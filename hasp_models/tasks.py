@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hasp import HASPData, HASPLoader
+from hasp import HASPData, HASPLoader, __version__
 from hasp.console import Bar
 from hasp.errors import HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
@@ -17,10 +18,12 @@ from hasp_models.data.benchmark import Truth
 from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import EmbeddingScorer, Score, rank
+from hasp_models.distributed.ranks import Ranks
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.recipe import blend_start, shares_of, tiers_of
+from hasp_models.run_log import RunLog
 from hasp_models.runs import Embeddings, new_model, open_graph, save_run
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
@@ -43,20 +46,35 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
-    """TransE (or another method) over the semantic triples of a graph, saved into ``out``."""
-    graph, _ = open_graph(source)
+    """TransE (or another method) over the semantic triples of a graph, saved into ``out`` with a log as a run has one."""
+    graph, fingerprint = open_graph(source)
     triples = Triples.from_graph(graph)
     epochs = int(options.get("epochs", 100))
-    losses: list[float] = []
-    with Bar(quiet) as bar:
+    history: list[dict[str, Any]] = []
+    log, begin, written = RunLog(out), time.perf_counter(), 0.0
+    settings = {k: v for k, v in options.items() if k != "epochs"}
+    about = {"fingerprint": fingerprint, "settings": settings, "facts": len(triples)}
+
+    def started() -> None:
+        log.begin(Ranks(), 0, run="pretrain", epoch=0, epochs=epochs, **about)
+
+    with log.telling(lambda: {"epoch": len(history)}), Bar(quiet) as bar:
 
         def progress(epoch: int, loss: float) -> None:
-            losses.append(loss)
+            nonlocal begin, written
+            now = time.perf_counter()
+            history.append({"epoch": epoch + 1, "loss": loss, "seconds": round(now - begin, 3)})
+            begin = now
+            if now - written >= 1.0 or epoch + 1 == epochs:  # an epoch may be shorter than writing about it
+                written = now
+                log.write(history, {"library": __version__, "run": "pretrain", **about, "epoch": epoch + 1, "loss": loss})
             bar("pretraining", epoch + 1, epochs)
 
-        embedding = pretrain(triples, progress=progress, **options)
-    embedding.save(out)
-    return {"triples": len(triples), "relations": triples.num_relations, "nodes": triples.num_nodes, "loss": losses[-1:]}
+        embedding = pretrain(triples, progress=progress, started=started, **options)
+        embedding.save(out)
+        log.say("finished", epoch=len(history))
+    losses = [row["loss"] for row in history[-1:]]
+    return {"triples": len(triples), "relations": triples.num_relations, "nodes": triples.num_nodes, "loss": losses}
 
 
 def train_run(

@@ -41,6 +41,7 @@ def pretrain(
     lr: float = 0.01,
     seed: int = 0,
     progress: Progress | None = None,
+    started: Callable[[], None] | None = None,
 ) -> KGEmbedding:
     """Embed nodes and relations so that facts score above corrupted facts.
 
@@ -59,11 +60,14 @@ def pretrain(
         lr: of Adam, moving touched rows only.
         seed: of the start, the order and the negatives.
         progress: called after each epoch with its number and its mean loss per fact.
+        started: called once, when all settings have been found good.
 
     Raises:
         HaspError: no facts, or a setting out of its range.
     """
     _check(triples, method, dim, epochs, margin, p, negatives, num_negatives, batch_size, lr)
+    if started is not None:
+        started()
     with _threads(1):
         return _pretrain(
             triples, method, dim, epochs, margin, p, negatives, num_negatives, filter_negatives, batch_size, lr, seed, progress

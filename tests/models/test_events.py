@@ -22,6 +22,7 @@ import hasp
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp_models import run_log
+from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import Event, EventLog, Process, read_events
 from hasp_models.objectives import InfoNCE
 from hasp_models.run_log import RunLog
@@ -100,22 +101,23 @@ def test_a_log_that_cannot_be_written_does_not_hide_an_error(tmp_path: Path) -> 
 
     with pytest.raises(HaspError, match="cannot write"):
         EventLog(tmp_path, disk=Full())("started")
-    with pytest.raises(KeyError, match="mine"), EventLog(tmp_path, disk=Full()).errors():
-        raise KeyError("mine")
-    with pytest.raises(KeyboardInterrupt), EventLog(tmp_path, disk=Full()).errors():
-        raise KeyboardInterrupt
+    EventLog(tmp_path, disk=Full()).fail(KeyError("mine"))
+    EventLog(tmp_path, disk=Full()).fail(KeyboardInterrupt())
+    assert names(tmp_path) == []
+    EventLog(tmp_path).fail(KeyboardInterrupt(), step=3)
+    assert names(tmp_path) == ["interrupted"]
 
 
 def test_other_ranks_write_their_errors_and_nothing_else(tmp_path: Path) -> None:
     for rank in (0, 1, 12):
         log = RunLog(tmp_path, rank=rank)
-        log.say("started")
+        log.begin(Ranks(), 0)
         with pytest.raises(HaspError), log.telling(partial(dict, step=4 + rank)):
             raise HaspError("a\nb")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "log.rank-1.jsonl", "log.rank-12.jsonl"]
     found, _ = read_events(tmp_path)
     assert [(e.event, e.fields.get("rank"), e.fields.get("step")) for e in found] == [
-        ("started", None, None),
+        ("started", None, 0),
         ("error", None, 4),
         ("error", 1, 5),
         ("error", 12, 16),
