@@ -57,6 +57,7 @@ class Checkpoint:
         settings: Mapping[str, Any],
         progress: Mapping[str, Any],
         best: Mapping[str, Tensor] | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Replace the checkpoint.
 
@@ -67,9 +68,11 @@ class Checkpoint:
             settings: what must be equal on resumption; plain values.
             progress: what the loop counts; plain values, ``step`` among them.
             best: the weights to go back to in the end.
+            gradients: what ranks hold back (:meth:`hasp_models.distributed.gradients.Gradients.state`).
         """
         tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in (best or {}).items()}
+        tensors |= {f"gradients/{k}": v for k, v in (gradients or {}).items()}
         state = optimizer.state_dict()
         plain: dict[str, dict[str, Any]] = {}
         for index, values in state["state"].items():
@@ -129,6 +132,11 @@ class Checkpoint:
                 state.setdefault(int(index), {})[key] = value.clone()  # a file's pages must not be trained on
         optimizer.load_state_dict({"state": state, "param_groups": meta["optimizer"]["groups"]})
         return meta["progress"], {k[5:]: v.clone() for k, v in tensors.items() if k.startswith("best/")}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """What ranks held back, as it was saved. Call it after :meth:`load`, which looks whether the file is whole."""
+        tensors = self.disk.map(self.folder / str(read_json(self.folder / _JSON, self.disk)["file"]["name"]))
+        return {k[10:]: v.clone() for k, v in tensors.items() if k.startswith("gradients/")}
 
     def _check(
         self, meta: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]

@@ -100,6 +100,7 @@ def train_run(
     truth: Path | None = None,
     patience: int | None = None,
     lazy_rows: bool = False,
+    gradients: str = "dense",
     amp: bool = False,
     tensorboard: bool = False,
     checkpoint_steps: int | None = None,
@@ -130,6 +131,7 @@ def train_run(
         truth: pairs of similar entities; MAP@10 on them decides which epoch is kept.
         patience: see :func:`hasp_models.train.fit`.
         lazy_rows: likewise.
+        gradients: likewise.
         amp: likewise.
         tensorboard: likewise.
         checkpoint_steps: likewise; with 1, a rank that is killed costs one step.
@@ -166,6 +168,7 @@ def train_run(
         validate=validate,
         patience=patience,
         lazy_rows=lazy_rows,
+        gradients=gradients,
         amp=amp,
         tensorboard=tensorboard,
         checkpoint=out / "checkpoint",

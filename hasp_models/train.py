@@ -31,6 +31,7 @@ from hasp_models.checkpoint import Checkpoint, signature, weights_of
 from hasp_models.distributed.gradients import Gradients, entity_tables
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.distributed.rows import LazyAdamW
+from hasp_models.distributed.sending import Sending, sender_of_run
 from hasp_models.objectives import Objective
 from hasp_models.run_log import RunLog, refusing
 
@@ -82,6 +83,7 @@ def fit(
     weight_decay: float = 0.0,
     clip: float | None = None,
     lazy_rows: bool = False,
+    gradients: str | Sending = "dense",
     amp: bool = False,
     seed: int = 0,
     validate: Callable[[nn.Module], float] | None = None,
@@ -105,6 +107,8 @@ def fit(
         clip: largest norm of the gradient.
         lazy_rows: free vectors of entities move only in steps in which they got a gradient (see
             :class:`hasp_models.distributed.rows.LazyAdamW`); AdamW moves all of them in every step, by momentum.
+        gradients: how several ranks send them: ``dense``, ``fp16``, ``dgc:0.01``, ``powersgd:2``, ``local-sgd:4`` or a
+            :class:`hasp_models.distributed.sending.Sending`. With dgc and local-sgd, ``clip`` is each rank's own.
         amp: run the model's forward pass in bfloat16 where torch considers it safe; the objective gets float32.
         seed: of all that model and objective draw. A batch's draws depend on seed, step and its parts, on nothing else.
         validate: called on rank 0 after every epoch; higher is better. The best weights are put back in the end.
@@ -131,13 +135,16 @@ def fit(
         tables = entity_tables(model)
         moves: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         optimizer = LazyAdamW(parameters, tables, **moves) if lazy_rows else torch.optim.AdamW(parameters, **moves)
-        gradients = Gradients(optimizer, parameters, tables, ranks)
+        sending = Sending.parse(gradients) if isinstance(gradients, str) else gradients
+        sums = Gradients(optimizer, parameters, tables, ranks, sender_of_run(sending, model, tables, ranks.size, clip))
         settings = {**moves, "clip": clip, "amp": amp, "seed": seed, "lazy_rows": lazy_rows, "objective": repr(objective)}
+        settings |= {} if sending.name == "dense" else {"gradients": repr(sending)}
         keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
         run, best = Fit(), weights_of(model) if validate else {}
         if keeper is not None and keeper.exists():
             counted, best = keeper.load(model, optimizer, loader, settings)
             run = Fit(**counted)
+            sums.restore(keeper.gradients(), run.step)
         logger = RunLog(log, tensorboard, run.epoch, rank=ranks.rank)
         plan = (epochs, patience, checkpoint_steps, max_steps, validate is None, keeper is None, log is None)
         mine = {"model": signature(model), "settings": settings, "parts": loader.state_dict(), "plan": plan}
@@ -147,7 +154,7 @@ def fit(
 
     def save() -> None:
         if keeper is not None:
-            task = partial(keeper.save, model, optimizer, loader, settings, run.__dict__, best)
+            task = partial(keeper.save, model, optimizer, loader, settings, run.__dict__, best, sums.state())
             ranks.on_first("saving the checkpoint", logger.saving(task, run.epoch, run.step, within=run.weight > 0))
 
     logger.begin(ranks, run.step, epoch=run.epoch, epochs=epochs, **_about(model, loader, settings, ranks, device))
@@ -172,14 +179,15 @@ def fit(
                             term = objective(_Half(model, device) if amp else model, batch, key)
                         term.sum.backward()  # type: ignore[no-untyped-call]
                         total[0], total[1] = total[0] + float(term.sum.detach()), total[1] + term.weight
-                    gradients.collect()
+                    sums.collect()
                 loss, weight = total
                 if not math.isfinite(loss):
                     raise HaspError(f"the loss of step {run.step} is {loss}; lower lr={lr}, or clip gradients")
-                gradients.exchange()
+                sums.exchange(weight)
                 with ranks.noting():
-                    gradients.move(weight, clip)
+                    sums.move(weight, clip)
                     logger.often("step", epoch=run.epoch + 1, step=run.step + 1, done=step + 1, loss=loss / (weight or 1.0))
+                sums.average()
                 run.step, run.loss_sum, run.weight = run.step + 1, run.loss_sum + loss, run.weight + weight
                 bar(f"epoch {run.epoch + 1}", step + 1, loader.steps_per_epoch)
                 if checkpoint_steps and run.step % checkpoint_steps == 0:
@@ -188,6 +196,7 @@ def fit(
                 next(batches, None)  # past the last batch, the loader goes on to the next epoch
             if not run.weight:
                 raise HaspError("no part supervises a link in a whole epoch; merge parts, or build fewer parts")
+            sums.settle()
             value = None if validate is None else _validated(model, validate, ranks)
             if run.end(value, round(time.perf_counter() - begin, 3), patience):
                 best = weights_of(model)

@@ -50,8 +50,9 @@ class Gradients:
     ) -> None:
         self.optimizer, self.ranks, self.sender = optimizer, ranks, sender
         self.by_row = list(tables) if ranks.size > 1 or isinstance(optimizer, LazyAdamW) else []
-        rows = {id(p) for p in self.by_row}
+        rows, apart = {id(p) for p in self.by_row}, {id(p) for p in tables}
         self.dense = [p for p in parameters if id(p) not in rows]
+        self._hook_parameters = [p for p in self.dense if id(p) not in apart]
         self._sums: list[Tensor] = []
         self._rows: list[RowGradient] = []
         self._late: list[tuple[Bucket, Tensor]] = []  # held back by ranks of which this process alone is left
@@ -63,9 +64,10 @@ class Gradients:
         return self.sender is not None and self.ranks.size > 1
 
     def _kinds(self) -> Iterator[list[nn.Parameter]]:
-        """The dense parameters of each dtype: what is sent together."""
-        for kind in dict.fromkeys(p.dtype for p in self.dense):
-            yield [p for p in self.dense if p.dtype == kind]
+        """The parameters of each dtype that are sent together, or would be."""
+        parameters = self.dense if self.ranks.size > 1 else self._hook_parameters  # alone, tables are dense, too
+        for kind in dict.fromkeys(p.dtype for p in parameters):
+            yield [p for p in parameters if p.dtype == kind]
 
     def collect(self) -> None:
         """Bring this rank's gradients into the form in which they are summed: one flat tensor per dtype, and rows."""
@@ -159,7 +161,8 @@ class Gradients:
         self._settled = True
 
     def state(self) -> dict[str, Tensor]:
-        """What the hooks of all ranks hold, for a checkpoint: ``"rank/key"`` -> tensor, on every rank. A collective."""
+        """For a checkpoint: settle, and what the hooks of all ranks hold, ``"rank/key"`` -> tensor. A collective."""
+        self.settle()
         if self.sender is None or not self._hooked:
             return {}
         found: dict[str, Tensor] = {}

@@ -6,9 +6,9 @@ every rank, into the checkpoint: tensors that this rank has held back so far.
 """
 # No ``from __future__ import annotations`` here: DDP reads the annotations of its hook as objects.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,7 @@ from hasp.errors import HaspError
 from hasp_models.distributed.compression import DeepGradientCompression
 from hasp_models.distributed.hooks import Cast, LocalSGD, PowerSGD, Sender
 
-__all__ = ["NAMES", "Sending", "attach", "sender_of"]
+__all__ = ["NAMES", "Sending", "attach", "sender_of", "sender_of_run"]
 
 NAMES = ("dense", "fp16", "bf16", "dgc", "powersgd", "local-sgd")
 """The ways of sending."""
@@ -61,32 +61,33 @@ class Sending:
 
     @classmethod
     def parse(cls, text: str, warmup_steps: int = 0) -> Self:
-        """From words: a name, and behind a colon its main setting: ``dgc:0.01`` (ratio), ``powersgd:2`` (rank),
-        ``local-sgd:4`` (period) or ``local-sgd:4x2,16x8`` (tree: every 4 steps by twos, every 16 by eights).
+        """From words ``name:setting:warmup_steps``, of which the name is enough: ``dgc:0.01`` (ratio), ``powersgd:2`` (rank),
+        ``local-sgd:4`` (period), ``local-sgd:4x2,16x8`` (tree: every 4 steps by twos, every 16 by eights), ``dgc:0.01:200``.
 
         Raises:
             HaspError: no such name, or a setting that is none.
         """
-        name, _, value = text.partition(":")
-        if name not in NAMES or not value:
-            return cls(name, warmup_steps=warmup_steps)
+        name, *more = text.split(":")
+        given: dict[str, Any] = {"warmup_steps": warmup_steps}
         try:
-            if name == "dgc":
-                return cls(name, ratio=float(value), warmup_steps=warmup_steps)
-            if name == "powersgd":
-                return cls(name, rank=int(value), warmup_steps=warmup_steps)
-            if name == "local-sgd" and "x" not in value:
-                return cls(name, period=int(value), warmup_steps=warmup_steps)
-            if name == "local-sgd":
-                levels = [level.split("x") for level in value.split(",")]
-                return cls(name, tree=tuple((int(p), int(n)) for p, n in levels), warmup_steps=warmup_steps)
+            if len(more) > 1:
+                given["warmup_steps"] = int(more[1])
+            if more and name == "dgc":
+                given["ratio"] = float(more[0])
+            elif more and name == "powersgd":
+                given["rank"] = int(more[0])
+            elif more and name == "local-sgd" and "x" not in more[0]:
+                given["period"] = int(more[0])
+            elif more and name == "local-sgd":
+                given["tree"] = tuple((int(p), int(n)) for p, n in (level.split("x") for level in more[0].split(",")))
+            elif more and name in NAMES:
+                raise ValueError(name)
         except ValueError as error:
-            if isinstance(error, HaspError):
-                raise
-        raise HaspError(
-            f"gradients are sent as {', '.join(NAMES)}, some with a setting (dgc:0.01, powersgd:2, local-sgd:4, "
-            f"local-sgd:4x2,16x8), got {text!r}; correct it"
-        )
+            raise HaspError(
+                f"gradients are sent as {', '.join(NAMES)}, some with a setting (dgc:0.01, powersgd:2, local-sgd:4, "
+                f"local-sgd:4x2,16x8) and the steps of a warm-up (dgc:0.01:200), got {text!r}; correct it"
+            ) from error
+        return cls(name, **given)
 
 
 def sender_of(
@@ -121,6 +122,26 @@ def sender_of(
         return LocalSGD(sending.period, sending.tree, sending.warmup_steps, group)
     kinds = {"dense": None, "fp16": torch.float16, "bf16": torch.bfloat16}
     return Cast(kinds[sending.name], group)
+
+
+def sender_of_run(
+    sending: Sending, model: nn.Module, tables: Sequence[nn.Parameter], size: int, clip: float | None
+) -> Sender | None:
+    """The hook of a training run; ``None`` where a plain all-reduce does, or one process has nothing to send.
+
+    One process alone still gets a hook that may hold gradients back: if it goes on from several, these must not be lost.
+
+    Args:
+        sending: which one.
+        model: what is trained.
+        tables: its parameters that do not go through the hook.
+        size: number of ranks.
+        clip: see :func:`sender_of`.
+    """
+    if sending.name == "dense" or (size == 1 and sending.name not in ("dgc", "powersgd")):
+        return None
+    apart = {id(table) for table in tables}
+    return sender_of(sending, {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in apart}, clip)
 
 
 def attach(

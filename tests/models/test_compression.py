@@ -164,6 +164,8 @@ def test_settings_out_of_range_are_refused() -> None:
         ("dgc:much", "got 'dgc:much'"),
         ("dense:2", "got 'dense:2'"),
         ("local-sgd:4x2x1", "got 'local-sgd:4x2x1'"),
+        ("dgc:0.1:few", "got 'dgc:0.1:few'"),
+        ("dgc:0.1:-1", "warmup_steps at least 0"),
         ("dgc:0", r"ratio is in \(0, 1\]"),
         ("powersgd:0", "rank at least 1"),
         ("local-sgd:1", "period at least 2"),
@@ -185,6 +187,7 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_words_become_settings() -> None:
     assert {Sending(name).name for name in NAMES} == set(NAMES)
     assert Sending.parse("dgc:0.01", 8) == Sending("dgc", ratio=0.01, warmup_steps=8)
+    assert Sending.parse("dgc:0.01:8") == Sending.parse("dgc:0.01", 8)
     assert Sending.parse("powersgd:4") == Sending("powersgd", rank=4)
     assert Sending.parse("local-sgd:8") == Sending("local-sgd", period=8)
     assert Sending.parse("local-sgd:4x2,16x8") == Sending("local-sgd", tree=((4, 2), (16, 8)))
