@@ -251,13 +251,18 @@ class Neighborhoods:
         out.edge_index, out.share = torch.stack([source, destination]), share
         return batch
 
-    def of(self, graph: WalkGraph) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Neighbours int32 ``[counted, top]`` (-1 past the end) and their shares float32 ``[counted, top]``."""
+    def of(self, graph: WalkGraph, starts: Any = None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Neighbours of ``starts`` ``[m]`` (``None``: all), and their shares.
+
+        Returns:
+            int32 ``[m, top]``, -1 past the end, and float32 ``[m, top]``.
+        """
         if self.pooling == "uniform":
             nodes = _drawn(graph, self.top, self.walks.seed)
+            nodes = nodes if starts is None else nodes[starts]
             count = (nodes >= 0).astype(np.int64)
         else:
-            nodes, found = most_visited(graph, self.walks, self.top, threads=self.threads)
+            nodes, found = most_visited(graph, self.walks, self.top, starts, self.threads)
             count = found.astype(np.int64) if self.pooling == "importance" else (nodes >= 0).astype(np.int64)
         return nodes, (count / np.maximum(count.sum(1, keepdims=True), 1)).astype(np.float32)
 

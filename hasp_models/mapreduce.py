@@ -35,6 +35,8 @@ from hasp.store.read import FolderStore
 from hasp_models.checkpoint import load_tensors, read_json, save_tensors, signature, write_json
 from hasp_models.part_layers import Read, SemanticParts, Tensors
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.zoo.pinsage import PinSage
+from hasp_models.zoo.pinsage_parts import PinSageParts
 
 __all__ = ["PartEmbeddings", "Stages", "embed_parts"]
 
@@ -42,7 +44,7 @@ _VERSION, _JOB, _LOCK, _COMMON, _SHARED = 1, "job.json", ".lock", "common.safete
 
 
 class Stages(Protocol):
-    """What a model does with parts, stage by stage (:class:`hasp_models.part_layers.SemanticParts` is one)."""
+    """What a model does with parts, stage by stage: :class:`hasp_models.part_layers.SemanticParts` and PinSage's own."""
 
     stages: int
 
@@ -265,6 +267,8 @@ def _map_own(stage: int, part_id: int) -> int:
 def _stages_of(model: nn.Module) -> Stages:
     if isinstance(model, SemanticGNN):
         return SemanticParts(model)
+    if isinstance(model, PinSage):
+        return PinSageParts(model)
     raise HaspError(f"a map-reduce embeds with a SemanticGNN or a PinSage, got {type(model).__name__}; use one of these")
 
 

@@ -127,17 +127,20 @@ class SemanticParts:
         return F.normalize(h, dim=1) if self.model.normalize and stage == self.stages else h
 
 
-def cut_into(store: Any, part_id: int, edge_types: Any) -> dict[tuple[EdgeType, int], tuple[Tensor, Tensor]]:
-    """The cut links into a part: (edge type, part of the sources) -> rows of the sources there, rows here; int64 ``[e]``."""
+def cut_into(store: Any, part_id: int, edge_types: Any, end: int = 1) -> dict[tuple[EdgeType, int], tuple[Tensor, Tensor]]:
+    """The cut links into a part (``end`` 1) or out of it (0): (edge type, the other part) -> sources, destinations.
+
+    Both are int64 ``[e]``: rows of the part that owns them.
+    """
     found = {}
     for edge_type in edge_types:
         edges: Edges | None = store.cut.edges.get(edge_type)
         if edges is None or edges.pairs is None or edges.ptr is None:
             continue
         pairs, ptr = edges.pairs.numpy(), edges.ptr.numpy()
-        for k in np.flatnonzero(pairs[:, 1] == part_id):
+        for k in np.flatnonzero(pairs[:, end] == part_id):
             some = edges.edge_index[:, int(ptr[k]) : int(ptr[k + 1])].long()
-            found[edge_type, int(pairs[k, 0])] = (some[0], some[1])
+            found[edge_type, int(pairs[k, 1 - end])] = (some[0], some[1])
     return found
 
 

@@ -68,7 +68,16 @@ def _netflix() -> Method:
 
 def _pinsage() -> Method:
     walked = {"pooling": "importance", "top": 10, "walks": 100, "length": 3, "restart": 0.3, "weighted": True}
-    trained = {"objective": "margin", "margin": 0.2, "negatives": 500, "hard": 6, "hard_every": 5}
+    trained = {
+        "objective": "margin",
+        "margin": 0.2,
+        "negatives": 500,
+        "hard": 6,
+        "hard_every": 5,
+        "lr": 0.003,
+        "epochs": 100,
+        "patience": 30,
+    }
 
     def make(parts: HASPData, settings: Settings) -> nn.Module:
         how = Walks(int(settings["walks"]), int(settings["length"]), settings["restart"])
@@ -82,6 +91,7 @@ def _pinsage() -> Method:
 
     space = {k: v for k, v in TRAINING_SPACE.items() if k not in ("objective", "temperature")}
     own = {"objective": ("margin", "infonce"), "margin": (0.1, 0.2, 0.4), "top": (10, 20, 50), "hard": (0, 6)}
+    space["lr"] = (0.001, 0.003, 0.01)
     return Method(
         "pinsage", "graph", run, {**space, **_INPUT_SPACE, **own}, {**TRAINING, **_INPUTS, **walked, **trained}, QUICK
     )

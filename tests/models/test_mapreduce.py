@@ -14,15 +14,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mapreduce_graphs import model_of, parts_of, source
+from mapreduce_graphs import EEL, model_of, parts_of, source
 from train_graphs import small_parts
 
 from hasp import HASPData
 from hasp.errors import BuildLocked, HaspError
 from hasp.graph import Graph
+from hasp_models.importance import Neighborhoods, Walks
 from hasp_models.infer import embed_all
 from hasp_models.mapreduce import embed_parts
 from hasp_models.part_layers import Piece, merge_pieces
+from hasp_models.zoo.graph_model import embed
+from hasp_models.zoo.pinsage import PinSage
 
 
 @settings(max_examples=15, deadline=None)
@@ -68,13 +71,34 @@ def test_single_precision_differs_by_a_millionth_and_cut_links_matter(tmp_path: 
     assert (cut_less - want["title"]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("pooling", ["importance", "uniform"])
+def test_pinsage_walks_over_cut_links(tmp_path: Path, pooling: str) -> None:
+    graph = source()
+    weight = torch.rand(graph.num_edges(EEL), generator=torch.Generator().manual_seed(1))
+    graph = dataclasses.replace(graph, edge_attrs={**graph.edge_attrs, EEL: {"weight": weight}})
+    parts = parts_of(graph, 5)
+    torch.manual_seed(2)
+    made = Neighborhoods("title", [EEL], 4, Walks(30, 3), pooling=pooling, weight="weight")
+    model = PinSage.from_data(parts, dim=8, free=True, neighborhoods=made, normalize=True)
+    found = embed_parts(model, parts, tmp_path / "vectors").vectors("title")
+    assert torch.allclose(found, embed(model, graph, "title"), atol=1e-6, rtol=0)
+    assert (found - embed(model, without_cut(graph, parts), "title")).abs().max() > 0.01
+    with pytest.raises(HaspError, match="embed the whole graph at once"):
+        made = Neighborhoods("title", [EEL], through=[("title", "has", "genre")])
+        embed_parts(PinSage.from_data(parts, dim=8, neighborhoods=made), parts, tmp_path / "through")
+    with pytest.raises(HaspError, match="which these parts lack"):
+        bare = parts_of(source(), 5)
+        embed_parts(model, bare, tmp_path / "bare")
+
+
 def without_cut(graph: Graph, parts: HASPData) -> Graph:
     label = {t: parts.node_part(t) for t in ("title", "person")}
-    edges = {}
+    edges, attrs = {}, {}
     for e, (a, b) in graph.edges.items():
         keep = label[e[0]][a] == label[e[2]][b] if e[0] in label and e[2] in label else torch.ones_like(a, dtype=torch.bool)
         edges[e] = (a[keep], b[keep])
-    return dataclasses.replace(graph, edges=edges)
+        attrs[e] = {k: v[keep] for k, v in graph.edge_attrs.get(e, {}).items()}
+    return dataclasses.replace(graph, edges=edges, edge_attrs=attrs)
 
 
 def test_pieces_of_a_softmax() -> None:
