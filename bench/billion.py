@@ -22,15 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.table import Table
+from bench.billion_table import README_ROWS, add, empty, finish, planned
+from bench.measure import disk_bandwidth
 from bench.watch import Watched, watch
 
-__all__ = ["Sizes", "build", "generate", "main", "measure", "train", "verify", "whole_build"]
-
-
-def README_ROWS(row: dict[str, Any]) -> bool:
-    """The README shows the largest graph, and of the smaller ones the whole build."""
-    return bool(row["edges"] >= 10**9 or row["stage"] == "build, all of it")
+__all__ = ["README_ROWS", "Sizes", "build", "finish", "generate", "main", "measure", "train", "verify"]
 
 
 Ints = npt.NDArray[np.int64]
@@ -281,55 +277,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     out_of_core = {"auto": None, "files": True, "memory": False}[given.path]
     where = machine()
-    table = Table(
-        "billion",
-        f"From Parquet to parts to training, {given.num_parts} parts by `{given.backend}`, arrays in {given.path}",
-        ("edges", "stage", "seconds", "own memory [MB]", "resident [MB]", "read [MB]", "written [MB]"),
-    )
+    scratch = given.scratch or Path(tempfile.gettempdir())
+    table = empty(f"{given.num_parts} parts by `{given.backend}`, arrays in {given.path}")
     for edges in given.edges:
         sizes = Sizes(int(edges), ids=given.ids)
         start = time.perf_counter()
-        found = measure(sizes, given.scratch or Path(tempfile.gettempdir()), given.num_parts, given.backend, out_of_core)
-        for stage in [*(w for w in found if w.stage != "start"), whole_build(found)]:  # start: imports
-            table.add(edges=sizes.edges, **stage.row(), result=stage.result)
-        print(json.dumps({**_planned(found), "edges": sizes.edges, "all": time.perf_counter() - start}))
+        found = measure(sizes, scratch, given.num_parts, given.backend, out_of_core)
+        add(table, sizes.edges, found, disk_bandwidth(scratch))
+        print(json.dumps({**planned(found), "edges": sizes.edges, "all": time.perf_counter() - start}))
         print("\n" + table.markdown(), flush=True)
-    table.notes += [*_slopes(table), in_words(where)]
+    table.notes.append(in_words(where))
     print("\n" + table.markdown())
     remember(given.results, table, "full", where)
     return 0
-
-
-def whole_build(found: Sequence[Watched]) -> Watched:
-    """All that ``hasp build`` does, from reading to the manifest, as one stage."""
-    own = [w for w in found if w.stage not in ("start", "generate", "verify", "train")]
-    return Watched(
-        "build, all of it",
-        sum(w.seconds for w in own),
-        max(w.anonymous for w in own),
-        max(w.resident for w in own),
-        sum(w.read for w in own),
-        sum(w.written for w in own),
-    )
-
-
-def _planned(found: list[Watched]) -> dict[str, Any]:
-    return {name: value for w in found for name, value in w.result.items()}
-
-
-def _slopes(table: Table) -> list[str]:
-    """Log-log slopes of seconds and memory against edges, of stages that took a second or more at the largest size."""
-    out = []
-    sizes = sorted({row["edges"] for row in table.rows})
-    for stage in dict.fromkeys(row["stage"] for row in table.rows):
-        rows = {row["edges"]: row for row in table.rows if row["stage"] == stage}
-        if len(rows) < 2 or rows[sizes[-1]]["seconds"] < 1:
-            continue
-        low, high = (rows[s] for s in sizes[-2:])
-        span = math.log(sizes[-1] / sizes[-2])
-        slope, memory = (math.log(high[k] / max(low[k], 1e-9)) / span for k in ("seconds", "resident [MB]"))
-        out.append(f"{stage}: time ~ edges^{slope:.2f}, resident ~ edges^{memory:.2f} from {sizes[-2]:,} to {sizes[-1]:,}.")
-    return out
 
 
 if __name__ == "__main__":

@@ -122,13 +122,15 @@ def hetero(spec: Planted, *, features: int = 0, semantic_edges: int = 0) -> Grap
 
 def _draw(rng: np.random.Generator, line: npt.NDArray[np.float64], low: Any, high: Any) -> Ints:
     at = low + rng.random(low.size) * (high - low)
-    return np.clip(np.searchsorted(line, at, side="right") - 1, 0, line.size - 2)
+    out: Ints = np.clip(np.searchsorted(line, at, side="right") - 1, 0, line.size - 2)
+    return out
 
 
 def _power_law(rng: np.random.Generator, n: int, exponent: float, low: float, high: float) -> npt.NDArray[np.float64]:
     """``n`` draws from a density ~ x ** -exponent on [low, high], by its inverse distribution function."""
     a, b = low ** (1 - exponent), high ** (1 - exponent)
-    return (a + rng.random(n) * (b - a)) ** (1 / (1 - exponent))
+    out: npt.NDArray[np.float64] = (a + rng.random(n) * (b - a)) ** (1 / (1 - exponent))
+    return out
 
 
 def _t(values: Ints) -> torch.Tensor:

@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +27,19 @@ import numpy as np
 
 from hasp import memory
 
-__all__ = ["CLOCK", "Peak", "call_in_child", "clock", "copy_bandwidth", "interleave", "median", "ratio", "seconds", "warm_up"]
+__all__ = [
+    "CLOCK",
+    "Peak",
+    "call_in_child",
+    "clock",
+    "copy_bandwidth",
+    "disk_bandwidth",
+    "interleave",
+    "median",
+    "ratio",
+    "seconds",
+    "warm_up",
+]
 
 _PREFIX = "hasp-bench-result "
 
@@ -80,6 +93,28 @@ def copy_bandwidth(megabytes: int = 256) -> float:
 
 
 _bandwidth: list[float] = []
+
+
+def disk_bandwidth(folder: Path, megabytes: int = 256) -> tuple[float, float]:
+    """Bytes per second of plain reads (of a cached file) and of plain writes that wait for the disk: the best of three."""
+    block = memoryview(bytearray(os.urandom(1 << 20)))
+    took: tuple[list[float], list[float]] = ([], [])
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        path = Path(inside) / "block"
+        for _ in range(3):
+            start = time.perf_counter()
+            with path.open("wb", buffering=0) as file:
+                for _ in range(megabytes):
+                    file.write(block)
+                os.fsync(file.fileno())
+            middle = time.perf_counter()
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(block):
+                    pass
+            took[1].append(middle - start)
+            took[0].append(time.perf_counter() - middle)
+    read, written = ((megabytes << 20) / min(t) for t in took)
+    return read, written
 
 
 def warm_up() -> None:

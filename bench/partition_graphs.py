@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.graphs import Planted, planted
+from hasp.cut import check_csr
 from hasp.errors import HaspError
 from hasp.split import split, symmetric_csr
 
@@ -73,15 +75,17 @@ KINDS: dict[str, tuple[Callable[..., Edges], str]] = {
 """Name -> (generator, how it is written)."""
 
 
-def csr_of(graph: str) -> tuple[Ints, Ints]:
+def csr_of(graph: str, entity: Sequence[str] = (), eel: Sequence[str] = ()) -> tuple[Ints, Ints]:
     """The clean symmetric CSR of a graph's links.
 
     Args:
         graph: ``<kind>:<numbers>`` (:data:`KINDS`), an ``.npz`` file with ``indptr`` and ``indices``, or any source that
             :func:`hasp.open_source` reads, whose EELs are taken.
+        entity: node types that are partitioned; empty: inferred.
+        eel: link types, ``title__co_engaged__title``; empty: inferred.
 
     Raises:
-        HaspError: none of these.
+        HaspError: none of these, or a graph without a link.
     """
     kind, _, rest = graph.partition(":")
     if kind in KINDS:
@@ -90,18 +94,33 @@ def csr_of(graph: str) -> tuple[Ints, Ints]:
             return _clean(*make(*(int(n) for n in rest.replace("_", "").split(":"))))
         except (TypeError, ValueError) as error:
             raise HaspError(f"a made-up graph is {spelled}, got {graph!r}; write it so") from error
-    if graph.endswith(".npz"):
-        with np.load(graph, allow_pickle=False) as file:
-            if not {"indptr", "indices"} <= set(file.files):
-                raise HaspError(f"{graph} has {sorted(file.files)}, not indptr and indices; save these")
-            indptr, indices = file["indptr"], file["indices"]
-        n = indptr.size - 1
-        return _clean(np.repeat(np.arange(n), np.diff(indptr)), indices.astype(np.int64), n)
-    from hasp.schema import Schema
+    indptr, indices = _npz(graph) if graph.endswith(".npz") else _eels(graph, entity, eel)
+    if not indices.size:
+        raise HaspError(f"{graph} has no link between two entities, so there is nothing to cut; check it with hasp plan")
+    return indptr, indices
+
+
+def _npz(path: str) -> tuple[Ints, Ints]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("indptr", "indices") if name in file.files}
+            names = sorted(file.files)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise HaspError(f"{path} is no .npz file ({error}); save indptr and indices by numpy.savez") from error
+    if len(found) < 2:
+        raise HaspError(f"{path} has {names}, not indptr and indices; save these")
+    indptr, indices = check_csr(found["indptr"], found["indices"])
+    n = indptr.size - 1
+    return _clean(np.repeat(np.arange(n), np.diff(indptr)), indices, n)
+
+
+def _eels(graph: str, entity: Sequence[str], eel: Sequence[str]) -> tuple[Ints, Ints]:
+    from hasp.schema import Schema, parse_edge_name
     from hasp.sources import open_source
 
     source = open_source(Path(graph) if not graph.startswith("synthetic:") else graph)
-    eels = split(source, Schema().resolve(source.num_nodes, source.edges))
+    schema = Schema(list(entity) or None, [parse_edge_name(e) for e in eel] or None)
+    eels = split(source, schema.resolve(source.num_nodes, source.edges))
     return eels.indptr, eels.indices
 
 

@@ -1,7 +1,6 @@
-"""Partition quality: every backend's cut, balance, time, memory and kept EELs, on the graphs here or on your own.
+"""Partition quality: every backend's cut, balance, time, memory and kept EELs, as a table and as a picture.
 
-``python -m bench partition-quality GRAPH [--parts 8,64] [--backends metis,multilevel]`` measures one graph: a folder of
-tables, a catalogue, an ``.npz`` with ``indptr`` and ``indices``, or a made-up one (``grid:900``, ``planted:1000000:5000000``).
+The built-in graphs are here; :mod:`bench.partition_command` measures yours (``python -m bench partition-quality GRAPH``).
 
 Each run is a fresh process that first compiles what it needs on a small graph. Rounds are interleaved and every ratio is one
 of the same round; METIS is the peer.
@@ -9,93 +8,173 @@ of the same round; METIS is the peer.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from bench.dots import Dots, Strip, draw
 from bench.measure import Peak, call_in_child, median
-from bench.partition_graphs import KINDS, csr_of
+from bench.partition_graphs import csr_of
 from bench.table import Table
 from hasp.report import DEGREE_GROUPS
 
-__all__ = ["SIZES", "compare", "main", "measure", "run", "warm"]
+__all__ = ["BACKENDS", "EXTRAS", "README_ROWS", "SIZES", "compare", "empty", "finish", "measure", "picture", "run", "warm"]
 
 BOUNDS = ((1, 3), (4, 6), (7, None))  # of DEGREE_GROUPS
-BACKENDS = ("metis", "multilevel", "stream", "hash")
+BACKENDS = ("metis", "metis32", "kaminpar", "multilevel", "stream", "hash")
+EXTRAS = {"metis32": "cmeel-metis", "kaminpar": "kaminpar"}
+"""Backend that needs an extra -> the distribution that it brings."""
 # graphs, parts, rounds
 SIZES: dict[str, tuple[tuple[str, ...], tuple[int, ...], int]] = {
     "small": (("planted:2000:10000", "grid:30"), (8,), 1),
     "full": (
         (
+            "books",
+            "movies",
             "planted:1000000:5000000",
             "planted:300000:3000000:50",
-            "movies",
-            "books",
-            "grid:900",
-            "attached:200000:6",
             "recursive:18:2000000",
+            "attached:200000:6",
             "regular:200000:10",
+            "grid:900",
         ),
         (8, 64),
         1,
     ),
 }
+SHOWN = {
+    "books": "books",
+    "movies": "movies",
+    "planted:1000000:5000000": "communities",
+    "recursive:18:2000000": "power law",
+}
+"""Graphs of the README -> what they are called there."""
+PICTURE = "docs/results/partition-quality.svg"  # below the root of the repository
 _COLUMNS = (
     "graph",
     "EELs",
     "parts",
     "backend",
-    "seconds",
-    "CPU seconds",
-    "CPU: faster than METIS",
     "cut",
     "cut / METIS's",
     "entities: largest / mean",
     "edges: largest / mean",
+    "seconds",
+    "CPU seconds",
+    "CPU: faster than METIS",
     "bytes per EEL",
+    *(f"kept, degree {group}" for group in DEGREE_GROUPS),
+)
+_NOTES = (
+    "Cut: share of the EELs whose ends lie in different parts. Kept, by degree: share of the neighbours of entities with "
+    "so many EELs that are in the same part. Edges: kept EELs of the fullest part over the mean. Bytes: most memory "
+    "beside the int64 CSR that every backend is given.",
+    "CPU seconds are summed over threads: multilevel and stream use all cores, the others one.",
 )
 
 
 def run(size: str = "full") -> list[Table]:
     """The built-in graphs."""
     graphs, parts, rounds = SIZES[size]
-    table = _table("The graphs of this benchmark")
+    table = empty("Partitioners on eight graphs, METIS beside them")
+    backends = tuple(b for b in BACKENDS if installed(b))
+    left_out = [f"{b} (pip install 'hasp-pyg[{b}]')" for b in BACKENDS if b not in backends]
+    if left_out:
+        table.notes.append(f"Not installed: {', '.join(left_out)}.")
     for graph in graphs:
         source = _real(graph)
         if source is None:
             table.notes.append(f"{graph} was left out: set HASP_SHARED to the folder that holds data/{graph}.")
             continue
-        compare(table, source, graph, parts, BACKENDS, rounds)
+        compare(table, *csr_of(source), graph, parts, backends, rounds)
     return [table]
 
 
-def main(arguments: Sequence[str]) -> Table:
-    """The stand-alone command."""
-    spelled = "; ".join(text for _, text in KINDS.values())
-    parser = argparse.ArgumentParser(prog="python -m bench partition-quality", description="Compare partitioners on a graph.")
-    parser.add_argument("graph", metavar="GRAPH", help=f"a folder, an .npz with indptr and indices, or one of: {spelled}")
-    parser.add_argument("--parts", default="8,64", help="numbers of parts, with commas")
-    parser.add_argument("--backends", default=",".join(BACKENDS), help="with commas; kaminpar and metis32 are extras")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of each, interleaved")
-    given = parser.parse_args(arguments)
-    table = _table(f"Partitioners on {given.graph}")
-    parts = tuple(int(k) for k in given.parts.split(","))
-    compare(table, given.graph, given.graph, parts, tuple(given.backends.split(",")), given.rounds)
-    return table
+def installed(backend: str) -> bool:
+    """Whether the extra that a backend needs is there; other names are the partitioner's to judge."""
+    return backend not in EXTRAS or any(metadata.distributions(name=EXTRAS[backend]))
 
 
-def compare(table: Table, graph: str, label: str, parts: Sequence[int], backends: Sequence[str], rounds: int) -> None:
-    """Add a row per number of parts and backend."""
+def README_ROWS(row: dict[str, Any]) -> bool:
+    """The table shows the larger number of parts, the picture both."""
+    return bool(row["parts"] == SIZES["full"][1][-1])
+
+
+def finish(table: Table) -> None:
+    """What the README shows: two catalogues, a graph of communities and one with a power law; the history keeps all eight."""
+    table.rows = [{**row, "graph": SHOWN[row["graph"]]} for row in table.rows if row["graph"] in SHOWN]
+    table.title = "Partitioners, METIS beside them, on two catalogues and two made-up graphs"
+    table.columns = [c for c in _COLUMNS if c not in ("parts", "seconds")]
+    table.beside = ("cut / METIS's",)
+    rows = [row for row in table.rows if "kept" in row]
+    if rows:
+        table.picture, table.drawing = PICTURE, picture("Partitioners beside METIS", rows)
+        table.notes.insert(0, f"In {SIZES['full'][1][-1]} parts; the picture shows {SIZES['full'][1][0]}, too.")
+
+
+def picture(title: str, rows: Sequence[dict[str, Any]]) -> str:
+    """A strip per graph, a line per backend, a dot per number of parts; kept EELs for the most parts alone."""
+    parts = sorted({row["parts"] for row in rows})
+    strips = []
+    for graph in dict.fromkeys(row["graph"] for row in rows):
+        own = {(row["backend"], row["parts"]): row for row in rows if row["graph"] == graph}
+        names = list(dict.fromkeys(backend for backend, _ in own))
+        first = next(iter(own.values()))
+
+        def of(column: str, own: dict[Any, Any] = own, names: list[str] = names) -> dict[str, Sequence[float | None]]:
+            return {name: [own.get((name, k), {}).get(column) for k in parts] for name in names}
+
+        kept = {name: own.get((name, parts[-1]), {}).get("kept") or () for name in names}
+        panels = [
+            Dots("cut", of("cut"), _percent),
+            Dots("entities: largest / mean", of("entities: largest / mean"), _number, low=1.0),
+            Dots("EELs kept: largest / mean", of("edges: largest / mean"), _number, low=1.0),
+            Dots("CPU seconds", of("CPU seconds"), _number, log=True),
+            Dots("bytes per EEL", of("bytes per EEL"), _number, log=True),
+            Dots(f"EELs kept of {parts[-1]} parts, by degree", kept, _percent, kinds=DEGREE_GROUPS),
+        ]
+        strips.append(Strip(f"{graph}: {first['EELs']:,} EELs", names, panels))
+    return draw(title, strips, [f"{k} parts" for k in parts])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def compare(
+    table: Table,
+    indptr: Any,
+    indices: Any,
+    label: str,
+    parts: Sequence[int],
+    backends: Sequence[str],
+    rounds: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Add a row per number of parts and backend.
+
+    Args:
+        table: gets the rows.
+        indptr, indices: the clean symmetric CSR.
+        label: of the graph.
+        parts: numbers of parts.
+        backends: names.
+        rounds: runs of each.
+        say: hears what begins.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "graph.npz"
-        indptr, indices = csr_of(graph)
         np.savez(path, indptr=indptr, indices=indices)
         num_edges = indices.size // 2
         del indptr, indices
@@ -103,32 +182,40 @@ def compare(table: Table, graph: str, label: str, parts: Sequence[int], backends
             found: dict[str, list[dict[str, Any]]] = {name: [] for name in backends}
             for i in range(rounds):
                 for name in list(backends)[:: 1 if i % 2 == 0 else -1]:
+                    say(f"{num_parts} parts by {name}" + (f", round {i + 1} of {rounds}" if rounds > 1 else ""))
                     task: dict[str, Any] = {"path": str(path), "backend": name, "num_parts": num_parts, "seed": i}
                     found[name].append(call_in_child("bench.partition_quality:measure", **task))
             for name, results in found.items():
                 table.add(graph=label, EELs=num_edges, parts=num_parts, **_row(name, results, found.get("metis", [])))
+                if "error" in table.rows[-1]:
+                    table.notes.append(f"{name}, {num_parts} parts: {table.rows[-1]['error'].removeprefix(_ERROR)}.")
+
+
+_ERROR = "hasp.errors.HaspError: "
 
 
 def _row(name: str, results: list[dict[str, Any]], peers: list[dict[str, Any]]) -> dict[str, Any]:
     bad = next((r["error"] for r in results if "error" in r), None)
     if bad is not None:
-        return {"backend": f"{name}: {bad}"}
+        return {"backend": name, "error": bad}
     pairs = [(r, p) for r, p in zip(results, peers, strict=False) if "error" not in p]
     row: dict[str, Any] = {
         "backend": name,
         "seconds": median([r["seconds"] for r in results]),
         "CPU seconds": median([r["cpu"] for r in results]),
-        "CPU: faster than METIS": median([p["cpu"] / r["cpu"] for r, p in pairs]) if pairs else None,
+        "CPU: faster than METIS": median([p["cpu"] / max(r["cpu"], 1e-9) for r, p in pairs]) if pairs else None,
         "cut": median([r["cut"] for r in results]),
-        "cut / METIS's": median([r["cut"] / (p["cut"] or 1.0) for r, p in pairs]) if pairs else None,
+        "cut / METIS's": median([r["cut"] / p["cut"] if p["cut"] else 1.0 + r["cut"] for r, p in pairs]) if pairs else None,
         "entities: largest / mean": median([r["nodes"] for r in results]),
         "edges: largest / mean": median([r["edges"] for r in results]),
         "bytes per EEL": None if results[0]["bytes"] is None else median([r["bytes"] for r in results]),
     }
+    kept: list[float | None] = []
     for i, group in enumerate(DEGREE_GROUPS):
         shares = [r["kept"][i] for r in results if r["kept"][i] is not None]
+        kept.append(median(shares) if shares else None)
         row[f"kept, degree {group}"] = f"{median(shares):.1%}" if shares else None
-    return row
+    return {**row, "kept": kept}
 
 
 def measure(path: str, backend: str, num_parts: int, seed: int) -> dict[str, Any]:
@@ -181,15 +268,9 @@ def _cpu() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _table(title: str) -> Table:
-    columns = (*_COLUMNS, *(f"kept, degree {group}" for group in DEGREE_GROUPS))
-    notes = [
-        "Cut: share of the EELs whose ends lie in different parts. Kept, by degree: share of the neighbours of entities with "
-        "so many EELs that are in the same part. Edges: kept EELs of the fullest part over the mean. Bytes: most memory "
-        "beside the int64 CSR that every backend is given.",
-        "CPU seconds are summed over threads: multilevel and stream use all cores, the others one.",
-    ]
-    return Table("partition_quality", title, columns, notes=notes)
+def empty(title: str) -> Table:
+    """Without rows yet."""
+    return Table("partition_quality", title, _COLUMNS, notes=list(_NOTES), beside=("cut / METIS's",))
 
 
 def _real(graph: str) -> str | None:

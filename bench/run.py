@@ -22,11 +22,17 @@ from typing import Any
 from bench.measure import CLOCK
 from bench.table import Table
 
-__all__ = ["BENCHES", "in_words", "machine", "main", "remember", "write_tables"]
+__all__ = ["BENCHES", "in_words", "last", "machine", "main", "remember", "show", "write_tables"]
 
 HERE = Path(__file__).parent
 # The demo stands last: it is a transcript, of which the history keeps the time alone.
 BENCHES = ("materialise", "csr", "partition_quality", "loader", "pipeline", "relation_attention", "ladder", "demo")
+BY_HAND = ("samplers", "billion")
+"""Names of tables that have a history, but no name of their own to be run by: the loader's second one; the large run."""
+DRAWN = ("scaling",)
+"""Drawn from another bench's history."""
+MODULES = {"samplers": "loader"}
+ROOT = HERE.parent
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
 
@@ -39,33 +45,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return billion.main(words[1:])
     if words[:1] == ["partition-quality"]:  # on a graph of your own
-        from bench import partition_quality
+        from bench import partition_command
 
-        table = partition_quality.main(words[1:])
-        where = machine()
-        table.notes.append(in_words(where))
-        print(table.markdown())
-        remember(HERE / "results", table, "own", where)
-        return 0
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure HASP beside its peers and its floors.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
+        return partition_command.main(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure HASP beside its peers and its floors.",
+        epilog="With options of their own (see their --help): billion; partition-quality GRAPH, on a graph of yours.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*BENCHES, *DRAWN))}; none: all")
     parser.add_argument("--size", default="full", help="small (seconds), full (minutes), large (csr only: 30 million EELs)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the history")
     parser.add_argument("--no-readme", action="store_true", help="leave the READMEs as they are; so does any size but full")
     parser.add_argument("--last", action="store_true", help="measure nothing: write the newest full results to the READMEs")
     given = parser.parse_args(words)
-    if given.last:
-        tables = {
-            n: t.markdown() for n in given.names or (*BENCHES[:-1], "billion") if (t := last(given.results, n)) is not None
-        }
-        print("\n".join(f"{path.name}: {', '.join(write_tables(path, tables)) or 'nothing'}" for path in README_FILES))
-        return 0
-    unknown = sorted(set(given.names) - set(BENCHES))
+    known = (*BENCHES, *BY_HAND, *DRAWN)
+    unknown = sorted(set(given.names) - set(known))
     if unknown:
-        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)}")
+    if given.last:
+        # Of the demo the history keeps no lines: only a run can write it.
+        show([t for n in given.names or known if n != "demo" and (t := last(given.results, n)) is not None])
+        return 0
     where = machine()
     print(in_words(where))
     for name in given.names or BENCHES:
+        if name in DRAWN:
+            drawn = last(given.results, name)
+            print(f"\n{name} has no history to draw from" if drawn is None else "\n" + drawn.markdown())
+            if drawn is not None and not given.no_readme:
+                show([drawn])
+            continue
         module = importlib.import_module(f"bench.{name}")
         if given.size not in module.SIZES:
             print(f"{name} has no size {given.size!r}, it has {', '.join(module.SIZES)}: left out")
@@ -75,10 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table.notes.append(in_words(where))
             print("\n" + table.markdown())
             remember(given.results, table, given.size, where)
-        if given.size == "full" and not given.no_readme:
-            for path in README_FILES:
-                write_tables(path, {table.name: table.markdown() for table in tables})
+        if given.size == "full" and not given.no_readme:  # as --last would: not every row is for readers
+            show([last(given.results, table.name) or table for table in tables if table.name != "demo"])
+            show([table for table in tables if table.name == "demo"])
     return 0
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Write tables, and the pictures that they have, to where readers find them."""
+    for table in tables:
+        if table.picture:
+            (ROOT / table.picture).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / table.picture).write_text(table.drawing)
+    texts = {table.name: table.markdown() for table in tables}
+    print("\n".join(f"{path.name}: {', '.join(write_tables(path, texts)) or 'nothing'}" for path in README_FILES))
 
 
 def machine() -> dict[str, Any]:
@@ -105,11 +125,12 @@ def machine() -> dict[str, Any]:
 def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
     """Replace what stands between each table's markers; returns the names that the file has markers for."""
     text, found = path.read_text(), []
+    docs = os.path.relpath(ROOT / "docs", path.parent)
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- bench:{re.escape(name)} -->).*?(<!-- /bench -->)", re.DOTALL)
         if pattern.search(text):
             found.append(name)
-            text = pattern.sub(lambda m, t=table: f"{m[1]}\n{t}\n{m[2]}", text)
+            text = pattern.sub("\\1\n" + table.replace("](docs/", f"]({docs}/").replace("\\", r"\\") + "\n\\2", text)
     if found:
         path.write_text(text)
     return found
@@ -118,17 +139,31 @@ def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
 def last(folder: Path, name: str) -> Table | None:
     """The newest full result in a bench's history, as it was measured; ``None``: there is none.
 
-    A bench may say which rows are for readers (``README_ROWS``); the history keeps all.
+    A bench may say which rows are for readers (``README_ROWS``), and bring an old table to today's columns (``finish``); the
+    history keeps all as it was.
     """
-    path = folder / f"{name}.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    entries = [e for e in entries if e["size"] not in ("small", "own")]
-    if not entries:
+    from bench import scaling
+
+    module = importlib.import_module(f"bench.{MODULES.get(name, name)}")
+    if name in ("billion", "scaling"):
+        entry = scaling.newest(folder)
+    else:
+        path = folder / f"{name}.jsonl"
+        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        entry = next((e for e in reversed(entries) if e["size"] not in ("small", "own")), None)
+    if entry is None:
         return None
-    entry = entries[-1]
-    rows = [r for r in entry["rows"] if getattr(importlib.import_module(f"bench.{name}"), "README_ROWS", lambda _: True)(r)]
-    columns = entry.get("columns") or [k for k, v in rows[0].items() if not isinstance(v, (list, dict))]
-    return Table(name, entry["title"], columns, rows, entry["notes"])
+    if name == "scaling":
+        table = scaling.table(entry)
+        table.notes.append(in_words(entry["machine"]))
+        return table
+    rows = entry["rows"]
+    # Early entries do not say their columns: all but lists and what is spelled as a variable.
+    columns = entry.get("columns") or [k for k, v in rows[0].items() if not isinstance(v, (list, dict)) and "_" not in k]
+    table = Table(name, entry["title"], columns, rows, entry["notes"], getattr(module, "BESIDE", ()))
+    getattr(module, "finish", lambda _: None)(table)
+    table.rows = [row for row in table.rows if getattr(module, "README_ROWS", lambda _: True)(row)]
+    return table
 
 
 def remember(folder: Path, table: Table, size: str, where: dict[str, Any]) -> None:

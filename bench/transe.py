@@ -4,9 +4,13 @@ Run: ``python bench/transe.py [--seeds 3] [--epochs 200]`` where pykeen is impor
 an environment of its own, with this repository on PYTHONPATH). Filtered ranks of both sides, ties at their mean rank, test.
 """
 
+from __future__ import annotations
+
 import argparse
+import importlib
 import json
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +19,15 @@ from hasp_models.kg_embedding import filtered_ranking
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
 
-SETTINGS = {"dim": 50, "batch_size": 256, "lr": 0.01, "margin": 1.0, "p": 1}
+SETTINGS: dict[str, Any] = {"dim": 50, "batch_size": 256, "lr": 0.01, "margin": 1.0, "p": 1}
 
 
-def ours(data, epochs, seed):
+Found = tuple[dict[str, float], float]
+"""Metrics and seconds."""
+
+
+def ours(data: Any, epochs: int, seed: int) -> Found:
+    """This library."""
     count, relations = data.num_entities, data.num_relations
     train, valid, test = (
         Triples.from_index(torch.as_tensor(part.mapped_triples), count, relations)
@@ -29,8 +38,9 @@ def ours(data, epochs, seed):
     return filtered_ranking(embedding, test, train, valid).to_json(), time.perf_counter() - start
 
 
-def theirs(data, epochs, seed):
-    from pykeen.pipeline import pipeline
+def theirs(data: Any, epochs: int, seed: int) -> Found:
+    """pykeen."""
+    pipeline = importlib.import_module("pykeen.pipeline").pipeline
 
     start = time.perf_counter()
     result = pipeline(
@@ -54,13 +64,14 @@ def theirs(data, epochs, seed):
     return {ours_: float(get(f"both.realistic.{name}")) for ours_, name in names.items()}, seconds
 
 
-def main():
+def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=200)
     options = parser.parse_args()
     try:
-        from pykeen.datasets import get_dataset
+        get_dataset = importlib.import_module("pykeen.datasets").get_dataset
     except ImportError:
         print("skipped: pykeen is not importable here; pip install pykeen into an environment of its own")
         return

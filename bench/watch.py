@@ -6,6 +6,7 @@ Its own threads could not: one that samples is starved by the others. Here anoth
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ class Watched:
     Attributes:
         stage: its name.
         seconds: wall-clock time.
+        cpu: seconds of all its threads, and of processes that it started and waited for.
         anonymous: the most bytes of its own memory that were resident.
         resident: the most bytes that were resident, pages of mapped files included.
         read: bytes that came from the disk.
@@ -37,6 +39,7 @@ class Watched:
 
     stage: str
     seconds: float = 0.0
+    cpu: float = 0.0
     anonymous: int = 0
     resident: int = 0
     read: int = 0
@@ -48,6 +51,7 @@ class Watched:
         return {
             "stage": self.stage,
             "seconds": self.seconds,
+            "CPU seconds": self.cpu,
             "own memory [MB]": self.anonymous / 1e6,
             "resident [MB]": self.resident / 1e6,
             "read [MB]": self.read / 1e6,
@@ -99,7 +103,7 @@ class _Sampler(threading.Thread):
         super().__init__(daemon=True)
         self._folder, self._out = Path(f"/proc/{pid}"), out
         self._mutex, self._done = threading.Lock(), threading.Event()
-        self._start, self._io = time.perf_counter(), (0, 0)
+        self._start, self._io, self._cpu = time.perf_counter(), (0, 0), 0.0
 
     def run(self) -> None:
         while not self._done.wait(_SECONDS):
@@ -125,6 +129,8 @@ class _Sampler(threading.Thread):
             read, written = self._io_now()
             last.read, last.written = read - self._io[0], written - self._io[1]
             self._io = (read, written)
+            cpu = self._cpu_now()
+            last.cpu, self._cpu = cpu - self._cpu, cpu
 
     def _look(self) -> None:
         fields = _fields(self._folder / "status")
@@ -132,6 +138,14 @@ class _Sampler(threading.Thread):
             last = self._out[-1]
             last.anonymous = max(last.anonymous, 1024 * fields.get("RssAnon", 0))
             last.resident = max(last.resident, 1024 * fields.get("VmRSS", 0))
+
+    def _cpu_now(self) -> float:
+        try:
+            fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return self._cpu  # it has ended
+        # proc(5): utime, stime, cutime, cstime are fields 14 to 17; those before the name's ")" are two
+        return max(self._cpu, sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK"))
 
     def _io_now(self) -> tuple[int, int]:
         fields = _fields(self._folder / "io")

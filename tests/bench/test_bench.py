@@ -1,13 +1,15 @@
 """Every benchmark runs at its small size and hands back rows that mean something. No time is judged here."""
 
 import json
+import re
 import warnings
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
-from bench import csr, ladder, loader, materialise, measure, partition_graphs, partition_quality, pipeline, run
+from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, run
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
 from bench.table import Table
 from hasp.errors import HaspError
@@ -137,18 +139,87 @@ def test_ladder_climbs_on_every_rung_with_the_same_model():
     assert "the fused full graph in 4 steps" in table.markdown()
 
 
-def test_partitioners_are_compared_on_made_up_graphs_and_on_your_own(tmp_path, monkeypatch):
+def test_made_up_graphs_have_their_shapes():
     indptr, indices = partition_graphs.csr_of("grid:12")
     assert indptr.size == 145 and indices.size == 2 * (2 * 12 * 11 + 11 * 11)
     assert np.diff(partition_graphs.csr_of("regular:50:6")[0]).max() <= 6
     degree = np.diff(partition_graphs.csr_of("attached:2000:3")[0])
     assert degree.min() >= 1 and degree.max() > 10 * degree.mean()
     assert np.diff(partition_graphs.csr_of("recursive:8:2000")[0]).max() > 30
-    np.savez(tmp_path / "own.npz", indptr=indptr, indices=indices)
-    table = partition_quality.main([str(tmp_path / "own.npz"), "--parts", "3", "--backends", "metis,hash,magic"])
-    assert [row["backend"].split(":")[0] for row in table.rows] == ["metis", "hash", "magic"]
-    assert "backend='magic' is not one of" in table.rows[2]["backend"]
-    assert table.rows[0]["cut / METIS's"] == 1 and table.rows[1]["cut / METIS's"] > 3
-    numbers(table, "cut")
     with pytest.raises(HaspError, match="a made-up graph is grid:<side>"):
         partition_graphs.csr_of("grid:a")
+
+
+def test_partitioners_are_compared_on_a_graph_of_your_own(tmp_path, capsys):
+    indptr, indices = partition_graphs.csr_of("grid:12")
+    np.savez(tmp_path / "own.npz", indptr=indptr, indices=indices)
+    out = tmp_path / "out"
+    own = ["partition-quality", str(tmp_path / "own.npz"), "--out", str(out), "--parts", "3"]
+    assert run.main([*own, "--backends", "metis,hash"]) == 0
+    said = capsys.readouterr().out
+    assert "own.npz: 385 EELs between 144 entities. hasp build takes metis: 385 EELs are few." in said
+    assert "\n3 parts\n" in said and str(tmp_path) not in said.partition("written to")[0]
+    rows = json.loads((out / "rows.json").read_text())
+    assert [(row["parts"], row["backend"]) for row in rows] == [(3, "metis"), (3, "hash")]
+    assert rows[0]["cut / METIS's"] == 1 and rows[1]["cut / METIS's"] > 3
+    for row in rows:
+        assert 0 < row["cut"] < 1 and row["entities: largest / mean"] >= 1 and row["bytes per EEL"] >= 0
+        assert [k is None for k in row["kept"]] == [False, False, True]  # corners 2 or 3, sides 4, inside 6: none above
+    text = (out / "table.md").read_text()
+    assert "![Partitioners on own.npz](plot.svg)" in text and "Machine: " in text
+    drawn = ElementTree.parse(out / "plot.svg").getroot()
+    dots = [e for e in drawn.iter("{http://www.w3.org/2000/svg}circle") if e.find("{*}title") is not None]
+    assert len(dots) >= 4 * 2 + 2 * 2  # five numbers, bytes may be zero of two backends; two of three degree groups
+
+
+@pytest.mark.parametrize(
+    "words, match",
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["grid:9", "--parts", "a"], "whole numbers from 1"),
+        (["grid:9", "--parts", "0"], "whole numbers from 1"),
+        (["grid:9", "--parts", "82"], "more than the 81 linked entities"),
+        (["grid:9", "--backends", "magic"], "backend='magic' is not one of"),
+        (["grid:9", "--rounds", "0"], "1 or more"),
+        (["grid:a"], "a made-up graph is grid:<side>"),
+        (["{tmp}/bad.npz"], "is no .npz file"),
+        (["{tmp}/other.npz"], "not indptr and indices"),
+        (["{tmp}/crooked.npz"], "indptr ascends from 0"),
+        (["{tmp}/empty.npz"], "nothing to cut"),
+        (["synthetic:100", "--eel", "title__likes__title"], "title__likes__title|likes"),
+        (["synthetic:100", "--entity", "song"], "song"),
+    ],
+)
+def test_a_graph_that_cannot_be_compared_is_named_in_one_line(tmp_path, capsys, words, match):
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no zip")
+    np.savez(tmp_path / "other.npz", a=np.arange(3))
+    np.savez(tmp_path / "crooked.npz", indptr=np.array([0, 5]), indices=np.array([0]))
+    np.savez(tmp_path / "empty.npz", indptr=np.array([0, 1]), indices=np.array([0]))
+    out = tmp_path / "out"
+    assert run.main(["partition-quality", *(w.format(tmp=tmp_path) for w in words), "--out", str(out)]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and re.search(match, error[0]) and not out.exists()
+
+
+def test_a_saved_hetero_data_is_a_graph_of_your_own(tmp_path):
+    graph = hetero(Planted(120, 400), semantic_edges=60)
+    torch.save(graph.to_hetero_data(), tmp_path / "graph.pt")
+    indptr, indices = partition_graphs.csr_of(str(tmp_path / "graph.pt"), entity=ENTITIES)
+    assert np.array_equal(np.sort(indices), np.sort(np.repeat(np.arange(indptr.size - 1), np.diff(indptr))))
+    some, _ = partition_graphs.csr_of(str(tmp_path / "graph.pt"), ENTITIES, ["title__linked__title"])
+    assert some.size < indptr.size
+
+
+def test_no_row_stands_alone():
+    """Whatever the README shows has its peer or its floor beside it, and the machine below."""
+    shown = [table for name in (*run.BENCHES, *run.BY_HAND, *run.DRAWN) if (table := run.last(run.HERE / "results", name))]
+    assert {"materialise", "pipeline", "samplers", "billion", "scaling"} <= {table.name for table in shown}
+    for table in shown:
+        if table.name != "demo":  # whose lines carry their baselines
+            assert table.beside and "Machine: " in " ".join(table.notes), table.name
+            left = [row.get("by") or row.get("stage") for row in table.alone()]
+            assert not set(left) - {"views only: merge, int32"} - UNPAIRED, table.name
+
+
+UNPAIRED = {"plan", "check", "fingerprint", "split", "cut", "fill", "bucket", "shared and cut", "train"}
+"""Stages inside the billion-edge build: that of the whole build is what its floor is for."""
