@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_equal_to_the_whole_graph(
 ) -> None:
     graph = source(seed)
     parts = parts_of(graph, num_parts)
-    options = {"layers": layers, "heads": heads, "beta": beta, "update": update, "normalize": normalize}
+    options: dict[str, Any] = {"layers": layers, "heads": heads, "beta": beta, "update": update, "normalize": normalize}
     model = model_of(parts, **options).double()  # in which nothing but a mistake is larger than 1e-12
     want = embed_all(model, graph)
     found = embed_parts(model, parts, tmp_path_factory.mktemp("vectors"))
@@ -105,7 +106,7 @@ def test_pieces_of_a_softmax() -> None:
     generator = torch.Generator().manual_seed(0)
     logit, message = torch.randn(50, generator=generator).double() * 400, torch.randn(50, 3, generator=generator).double()
     pieces = []
-    for some in torch.arange(50).split(7):
+    for some in torch.split(torch.arange(50), 7):
         mass = logit[some].logsumexp(0)
         pieces.append(Piece(torch.tensor([1]), ((logit[some] - mass).exp() @ message[some])[None], mass[None, None]))
     out = merge_pieces(torch.zeros(3, 3).double(), 1, pieces)
@@ -158,7 +159,8 @@ def test_several_processes_give_the_same_bits(tmp_path: Path) -> None:
     two = embed_parts(model, parts, tmp_path / "two", processes=2, progress=lambda *d: done.append(d))
     assert done == [(s, p + 1, 4) for s in range(3) for p in range(4)] and model.training
     assert bits(tmp_path / "two") == bits(tmp_path / "one")
-    assert torch.equal(two.part(1)["title"], two.vectors("title")[parts.part(1).nodes["title"].n_id.long()])
+    n_id = parts.part(1).nodes["title"].n_id
+    assert n_id is not None and torch.equal(two.part(1)["title"], two.vectors("title")[n_id.long()])
 
 
 def test_killed_and_interrupted(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_killed_and_interrupted(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(script), str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
     assert process.stdout is not None
-    gone = []
+    gone: list[int] = []
 
     def workers() -> list[int]:
         assert process.stdout is not None
