@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from threading import RLock
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +19,10 @@ from torch_geometric.sampler import NegativeSampling
 from hasp.errors import HaspError
 from hasp.load.cache import HaloCache
 from hasp.load.halo import HaloCount, Halos
+from hasp.load.iteration import Ahead, Iteration
 from hasp.load.links import Links
 from hasp.load.merge import merge
-from hasp.load.sampler import Item, PartDataset, PartSampler
+from hasp.load.sampler import PartDataset, PartSampler, Request, part_sampler
 from hasp.load.seeds import Seeds
 from hasp.load.store import Store, open_store, part_costs
 
@@ -30,18 +33,6 @@ __all__ = ["HASPLoader", "Request"]
 
 _SAME = ("fingerprint", "num_parts", "seed", "batch_size", "shuffle", "drop_last")
 _STATE_VERSION = 1
-
-
-class Request(NamedTuple):
-    """Which parts to merge, on its way from a worker to the main process (``filter_per_worker=False``).
-
-    Attributes:
-        parts: distinct parts; none: padding.
-        epoch: selects samples, negatives and the disjoint share.
-    """
-
-    parts: list[int]
-    epoch: int
 
 
 class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryMixin):  # type: ignore[misc]
@@ -67,7 +58,9 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         filter_per_worker: ``True``: workers merge; ``False``: workers only pass ids on, and the main process merges;
             ``None``: as PyG decides.
         resample: draw the nodes of sampled types anew every epoch; ``False``: as in epoch 0.
-        index_dtype: of every ``edge_index``, int64 or int32.
+        index_dtype: of every ``edge_index``, int64 or int32; ``None``: all ids as stored, see :func:`hasp.load.merge.merge`.
+        prefetch: batches that a thread of this process makes while the loop uses the last one (``transform`` too); the same
+            batches. For ``num_workers=0``: nothing is sent between processes. 0: none.
         halo: add to every batch the far ends of the cut edges that lead to its entities, read-only, and these edges
             (:class:`hasp.load.halo.Halos`): entities from ``num_owned`` on. They neither supervise nor are seeds. A
             :class:`hasp.HaloCache` also keeps some of them in memory.
@@ -99,7 +92,8 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         transform: Callable[[Any], Any] | None = None,
         filter_per_worker: bool | None = None,
         resample: bool = True,
-        index_dtype: torch.dtype = torch.int64,
+        index_dtype: torch.dtype | None = torch.int64,
+        prefetch: int = 0,
         halo: bool | HaloCache = False,
         input_nodes: Any = None,
         edge_label_index: Any = None,
@@ -116,7 +110,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         self.parts = self.data = parts
         self.store = open_store(parts)
         self.num_parts = int(self.store.manifest.config["num_parts"])
-        own = _part_sampler(sampler, batch_sampler)
+        own = part_sampler(sampler, batch_sampler)
         if own is None:
             own = PartSampler(
                 self.num_parts,
@@ -130,7 +124,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
                 world_size=world_size,
             )
         # Whether the order is ours; a foreign sampler has no epochs to resume in.
-        self._foreign = (sampler is not None or batch_sampler is not None) and _part_sampler(sampler, batch_sampler) is None
+        self._foreign = (sampler is not None or batch_sampler is not None) and part_sampler(sampler, batch_sampler) is None
         self._order = own
         self.shuffle, self.seed = own.shuffle, seed
         self.parts_per_step, self.rank, self.world_size = parts_per_step, rank, world_size
@@ -141,6 +135,12 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         self.disjoint_train_ratio = disjoint_train_ratio
         self._seeds, self._links = self._supervision()
         self.halo, self._halos = halo, self._halos_of(halo)
+        if prefetch < 0 or (prefetch and kwargs.get("num_workers")):
+            raise HaspError(
+                f"prefetch={prefetch} is a number of batches for num_workers=0; workers have prefetch_factor, use that"
+            )
+        self.prefetch = prefetch
+        self._turnstile: AbstractContextManager[Any] = RLock()
         self._turn = 0  # the iteration that counts; older ones are no longer listened to
         self._handed = 0
         if batch_sampler is not None:
@@ -181,37 +181,31 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
 
     def collate_fn(self, index: Any) -> Any:
         """Turn part ids, or the items of the sampler, into a batch (``filter_per_worker``) or a :class:`Request` for one."""
-        epoch = self.epoch
-        if isinstance(index, Tensor):
-            index = index.view(-1).tolist()
-        chosen = []
-        for item in [index] if isinstance(index, int) else index:
-            if isinstance(item, Item):
-                epoch = item.epoch
-                if item.part < 0:
-                    continue
-                item = item.part
-            chosen.append(int(item))
-        request = Request(chosen, epoch)
+        request = Request.of(index, self.epoch)
         return self.filter_fn(request) if self.filter_per_worker else request
 
     def filter_fn(self, out: Request) -> Any:
         """Merge the parts of a request, add the supervision and then the halo, apply ``transform``."""
-        epoch = out.epoch if self.resample else 0
-        batch = merge(self.store, out.parts, epoch=epoch, index_dtype=self.index_dtype)
-        if self._seeds is not None:
-            batch = self._seeds.apply(batch)
-        if self._links is not None:
-            batch = self._links.apply(batch, out.epoch)
-        if self._halos is not None:
-            batch = self._halos.apply(batch, out.epoch)
+        read_ahead = getattr(self.store, "read_ahead", None)
+        if read_ahead is not None:
+            read_ahead([*out.parts, *out.later])
+        with self._turnstile:  # the thread of ``prefetch`` and a caller of ``loader(index)`` share caches
+            epoch = out.epoch if self.resample else 0
+            batch = merge(self.store, out.parts, epoch=epoch, index_dtype=self.index_dtype)
+            if self._seeds is not None:
+                batch = self._seeds.apply(batch)
+            if self._links is not None:
+                batch = self._links.apply(batch, out.epoch)
+            if self._halos is not None:
+                batch = self._halos.apply(batch, out.epoch)
         return batch if self.transform is None else self.transform(batch)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._order.begin()
         self._turn += 1
         self._handed = 0
-        return _Iteration(self, super().__iter__(), self._turn)
+        inner = super().__iter__()
+        return Iteration(self, Ahead(inner, self.prefetch) if self.prefetch else inner, self._turn)
 
     # -- epochs and resumption ---------------------------------------------------------------------------------------
 
@@ -293,7 +287,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         values = (self.store.manifest.fingerprint, self.num_parts, order.seed, order.batch_size, order.shuffle, order.drop_last)
         return dict(zip(_SAME, values, strict=True))
 
-    def _took(self, turn: int, done: bool = False) -> None:
+    def took(self, turn: int, done: bool = False) -> None:
         """Hear from an iteration that it has handed out a batch, or has no more."""
         if turn == self._turn and done:
             self.set_epoch(self.epoch + 1)
@@ -302,41 +296,12 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs the store, which knows how to open itself again, and neither its owner nor other workers.
-        return {**self.__dict__, "parts": self.store, "data": self.store, "_iterator": None}
+        return {**self.__dict__, "parts": self.store, "data": self.store, "_iterator": None, "_turnstile": nullcontext()}
 
     def __repr__(self) -> str:
         order, (rank, world_size) = self._order, self._order.place()
         shape = f"{self.num_parts} parts, batch_size={order.batch_size}, shuffle={order.shuffle}"
         return f"{type(self).__name__}({shape}, rank {rank} of {world_size})"
-
-
-class _Iteration(Iterator[Any]):
-    """One pass over an epoch; tells the loader of each batch that the loop takes."""
-
-    def __init__(self, loader: HASPLoader, inner: Any, turn: int) -> None:
-        self._loader, self._inner, self._turn = loader, inner, turn
-
-    def __next__(self) -> Any:
-        try:
-            out = next(self._inner)
-        except StopIteration:
-            self._loader._took(self._turn, done=True)
-            raise
-        if not self._loader.filter_per_worker:
-            out = self._loader.filter_fn(out)
-        self._loader._took(self._turn)
-        return out
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-
-def _part_sampler(sampler: Any, batch_sampler: Any) -> PartSampler | None:
-    """Our own sampler, if one of these is it or leads to it (Lightning wraps batch samplers in its own)."""
-    for found in (sampler, getattr(batch_sampler, "sampler", None)):
-        if isinstance(found, PartSampler):
-            return found
-    return None
 
 
 def _cast(sampling: Any) -> Any:

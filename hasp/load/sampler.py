@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 from hasp.errors import HaspError
 from hasp.load import order
 
-__all__ = ["Item", "PartDataset", "PartSampler"]
+__all__ = ["Item", "PartDataset", "PartSampler", "Request", "part_sampler"]
 
 
 class Item(NamedTuple):
@@ -21,10 +23,42 @@ class Item(NamedTuple):
     Attributes:
         part: a part, or -1: nothing (it fills a short batch up, and is left out when parts are merged).
         epoch: counts from 0.
+        later: the part that has this one's place in the next batch of this rank, or -1: the system may read it meanwhile.
     """
 
     part: int
     epoch: int
+    later: int = -1
+
+
+class Request(NamedTuple):
+    """Which parts to merge, on its way from a worker to the main process (``filter_per_worker=False``).
+
+    Attributes:
+        parts: distinct parts; none: padding.
+        epoch: selects samples, negatives and the disjoint share.
+        later: parts of the batch after it, where it is known.
+    """
+
+    parts: list[int]
+    epoch: int
+    later: list[int]
+
+    @classmethod
+    def of(cls, index: Any, epoch: int) -> Request:
+        """What a sampler's index asks for: a part, several, or :class:`Item` s, which bring their own epoch."""
+        if isinstance(index, Tensor):
+            index = index.view(-1).tolist()
+        chosen, later = [], []
+        for item in [index] if isinstance(index, int) else index:
+            if isinstance(item, Item):
+                epoch = item.epoch
+                later += [item.later] if item.later >= 0 else []
+                item = item.part
+                if item < 0:
+                    continue
+            chosen.append(int(item))
+        return cls(chosen, epoch, later)
 
 
 class PartDataset(Dataset[Any]):
@@ -149,16 +183,34 @@ class PartSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Item]:
         rank, world_size = self.place()
-        epoch, step_size = self.epoch, self.step_size
-        parts = order.parts_order(self.seed, epoch, self.num_parts, self.shuffle)
+        epoch, waiting = self.epoch, deque[int]()
+        for part in self._parts(rank, world_size):
+            waiting.append(part)
+            if len(waiting) > self.batch_size:
+                yield Item(waiting.popleft(), epoch, part)
+        for part in waiting:
+            yield Item(part, epoch)
+
+    def _parts(self, rank: int, world_size: int) -> Iterator[int]:
+        """The parts of :meth:`__iter__`, -1 where a batch is short."""
+        step_size = self.step_size
+        parts = order.parts_order(self.seed, self.epoch, self.num_parts, self.shuffle)
         for step in range(self.start, order.num_steps(self.num_parts, step_size, self.drop_last)):
             batches = order.step_batches(parts, step, self.batch_size, step_size)
             for batch in order.rank_batches(batches, self.cost, rank, world_size):
-                for part in [*batch.tolist(), *[-1] * (self.batch_size - batch.size)]:
-                    yield Item(part, epoch)
+                yield from batch.tolist()
+                yield from [-1] * (self.batch_size - batch.size)
 
     def __len__(self) -> int:
         """Items of a whole epoch (an epoch that is resumed yields fewer)."""
         steps = self.num_steps
         total = (steps - 1) * self.batches(0) + self.batches(steps - 1) if steps else 0
         return total * self.batch_size
+
+
+def part_sampler(sampler: Any, batch_sampler: Any) -> PartSampler | None:
+    """Our own sampler, if one of these is it or leads to it (Lightning wraps batch samplers in its own)."""
+    for found in (sampler, getattr(batch_sampler, "sampler", None)):
+        if isinstance(found, PartSampler):
+            return found
+    return None

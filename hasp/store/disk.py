@@ -138,8 +138,19 @@ class Disk:
             raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from error
         return np.asarray(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
 
+    def resident(self, path: Path) -> bool:
+        """Whether both ends of a file are in the system's cache, as far as it tells."""
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            last = max(os.fstat(handle).st_size - 1, 0)
+            return all(os.preadv(handle, [bytearray(1)], at, os.RWF_NOWAIT) for at in (0, last))
+        except (OSError, AttributeError, NotImplementedError):  # not there, or the system cannot be asked
+            return False
+        finally:
+            os.close(handle)
+
     def ahead(self, path: Path) -> None:
-        """Ask the system to read a file before it is needed; returns at once."""
+        """Ask the system to read a file before it is needed; may wait for the queue of the device, not for the bytes."""
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -207,6 +218,12 @@ class Disk:
                     with contextlib.suppress(OSError):
                         self.remove(temporary)
         return size, digest.hexdigest()
+
+    def publish(self, source: Path, target: Path) -> None:
+        """Give a durable file its name, durably; both are in one folder."""
+        with failing("rename", source):
+            self.rename(source, target)
+            self.sync_dir(target.parent)
 
     def append(self, path: Path, data: bytes) -> None:
         """Append to a file, durably. A crash may leave a torn tail, which the reader of the file has to expect."""

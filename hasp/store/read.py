@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, cast
 
 import numpy.typing as npt
@@ -94,6 +96,23 @@ class FolderStore:
         """
         _check_id(part_id, self.num_parts)
         return self._block(part_id)
+
+    def read_ahead(self, part_ids: Iterable[int]) -> None:
+        """Have the system read parts that will be asked for soon; returns at once. A wish, so that nothing of it can fail."""
+        cold = []
+        for part_id in part_ids:
+            path = self.root / file_name(part_id)
+            with contextlib.suppress(OSError):
+                if hasattr(os, "posix_fadvise") and not self._disk.resident(path):
+                    cold.append(path)
+        if cold:
+            # A thread of its own: a large file fills the device's queue, and the call then waits for room in it.
+            Thread(target=self._wish, args=(cold,), daemon=True, name="hasp-read-ahead").start()
+
+    def _wish(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                self._disk.ahead(path)
 
     @property
     def shared(self) -> Part:
