@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hasp.store.framing import MAX_HEADER, parse_header, parse_json
 from hasp.store.layout import IDS, NODE_PART
 from hasp.store.manifest import FileEntry
 
-__all__ = ["differences", "header", "line", "read", "verified"]
+__all__ = ["differences", "done", "header", "line", "read", "verified"]
 
 _ANY_SIZE = 1 << 40
 _KEYS = ("format_version", "fingerprint", "config", "roles")
@@ -90,6 +90,30 @@ def differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str
         keys = [k for k in {**mine, **theirs} if k not in ignored]
         pairs += [(k if group == "config" else f"{group}.{k}", mine.get(k), theirs.get(k)) for k in keys]
     return [f"{key} is {_short(theirs)} there and {_short(mine)} here" for key, mine, theirs in pairs if mine != theirs]
+
+
+def done(root: Path, kept: int, wrote: Sequence[str], damaged: bool) -> str:
+    """What a build did to a folder, in words.
+
+    Args:
+        root: the folder.
+        kept: files that it found whole, by their hash.
+        wrote: names of those that it wrote.
+        damaged: a finished build was there.
+
+    Returns:
+        One sentence; empty where there was nothing before.
+    """
+    if not wrote and not damaged and not kept:
+        return f"{root} already held this build, all files of their size; nothing was done"
+    names = ", ".join(wrote[:3]) + (f" and {len(wrote) - 3} more" if len(wrote) > 3 else "")
+    if damaged:
+        what = f"wrote {names} anew" if wrote else "wrote its manifest anew"
+        return f"{root} held this build with files missing or damaged: {what}, kept {kept} whose hash agreed"
+    if not kept:
+        return ""
+    files = "1 file" if len(wrote) == 1 else f"{len(wrote)} files"
+    return f"{root} held this build unfinished: wrote {files}, kept {kept} whose hash agreed"
 
 
 def _json_object(text: bytes) -> dict[str, Any] | None:
