@@ -34,7 +34,7 @@ class HaloCache:
     Args:
         bytes: the most bytes of rows kept, by each process that merges batches (workers have a cache each).
         policy: a name in :data:`hasp.load.policies.POLICIES`. ``"wanted"`` needs one look at the cut; ``"clairvoyant"``
-            is the best there is; ``"degree"`` and ``"importance1"`` read all edges once, ``"importance2"`` twice.
+            is the best there is; ``"degree"`` and ``"importance1"`` read all edges once per direction, ``"importance2"`` twice.
         seed: of ``"random"``.
 
     Raises:

@@ -17,7 +17,7 @@ Source: the halo of distributed graph training (P. Zheng et al., "DistDGL", IA3 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,12 +96,13 @@ class PartRows:
         Returns:
             Name -> ``[m, ...]``, fresh tensors of the stored dtypes.
         """
-        owner = self._crossing.owner(node_type, keys)
-        parts, first = np.unique(owner, return_index=True)
+        start = self._crossing.start[node_type]
+        first = np.searchsorted(keys, start)
         like = self._named(self._part(0), node_type)
         out = {name: value.new_empty((keys.size, *value.shape[1:])) for name, value in like.items()}
-        for part, low, high in zip(parts, first, np.append(first, keys.size)[1:], strict=True):
-            rows = torch.from_numpy(keys[low:high] - self._crossing.start[node_type][part])
+        for part in np.flatnonzero(first[1:] > first[:-1]):
+            low, high = first[part], first[part + 1]
+            rows = torch.from_numpy(keys[low:high] - start[part])
             for name, value in self._named(self._part(int(part)), node_type).items():
                 plain(out[name])[low:high] = plain(take_rows(value, rows))
         return out
@@ -176,7 +177,7 @@ class Halos:
         home: dict[str, Ints] = {}
         for node_type in self._crossing.start:
             sources = [found[e].source for e in found if e[0] == node_type]
-            keys[node_type] = np.unique(np.concatenate([np.empty(0, np.int64), *sources]))
+            keys[node_type] = _distinct(sources)
             home[node_type] = self._home(batch[node_type], node_type, chosen)
             self._add_nodes(batch[node_type], node_type, keys[node_type], epoch, chosen)
         for edge_type, incoming in found.items():
@@ -258,6 +259,14 @@ def _order(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray
         return np.lexsort((e_id, destination))
     # A stable sort finds the sorted run, and has only the added edges left to do.
     return np.argsort(destination.astype(np.int64) * span + e_id, kind="stable")
+
+
+def _distinct(keys: Sequence[Ints]) -> Ints:
+    """The distinct keys of several arrays, ascending."""
+    joined = np.sort(np.concatenate([np.empty(0, np.int64), *keys]))
+    new = np.ones(joined.size, dtype=np.bool_)
+    np.not_equal(joined[1:], joined[:-1], out=new[1:])
+    return joined[new]
 
 
 def _width(value: Tensor) -> int:

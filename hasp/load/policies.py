@@ -73,16 +73,21 @@ def by_degree(ask: Ask) -> Floats:
 
 
 def by_importance(ask: Ask, hops: int) -> Floats:
-    """Imp_k(v) = D_in^k(v) / D_out^k(v): neighbours within reach of k edges in, over those out.
+    """Imp_k(v) = D_in^k(v) / D_out^k(v): walks of k edges that end at v, over those that begin there.
 
-    Neighbours are counted as walks: one that is reached in two ways counts twice. Links in both directions have as many in
+    AliGraph counts neighbours; here one that is reached in two ways counts twice. Links in both directions have as many in
     as out, so that all rows of an undirected graph are equally important.
     """
-    incoming, outgoing = ask.reach(hops, False), ask.reach(hops, True)
-    out = np.full(incoming.shape, np.inf)
-    np.divide(incoming, outgoing, out=out, where=outgoing > 0)
-    out[(incoming == 0) & (outgoing == 0)] = 0.0
-    return out
+    return _ratio(ask.reach(hops, False), ask.reach(hops, True))
+
+
+def by_importance_flipped(ask: Ask, hops: int) -> Floats:
+    """D_out^k(v) / D_in^k(v): the importance, read along the messages.
+
+    An edge of AliGraph leads from a vertex that asks to the neighbour that is asked, so that D_in counts who asks for v. In
+    PyG a message follows the edge: who asks for v is where the edges of v lead.
+    """
+    return _ratio(ask.reach(hops, True), ask.reach(hops, False))
 
 
 def by_wanted(ask: Ask) -> Floats:
@@ -104,6 +109,8 @@ POLICIES: dict[str, Policy] = {
     "random": by_chance,
     "importance1": partial(by_importance, hops=1),
     "importance2": partial(by_importance, hops=2),
+    "importance1_flipped": partial(by_importance_flipped, hops=1),
+    "importance2_flipped": partial(by_importance_flipped, hops=2),
     "degree": by_degree,
     "wanted": by_wanted,
     "lru": by_recency,
@@ -116,6 +123,14 @@ def policy_named(name: str) -> Policy:
     if name not in POLICIES:
         raise HaspError(f"policy is one of {list(POLICIES)}, got {name!r}; choose one")
     return POLICIES[name]
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """``above / below``; infinite over nothing, and 0 for nothing over nothing."""
+    out = np.full(above.shape, np.inf)
+    np.divide(above, below, out=out, where=below > 0)
+    out[(above == 0) & (below == 0)] = 0.0
+    return out
 
 
 def keep(keys: Ints, priority: Floats, capacity: int) -> Ints:

@@ -111,6 +111,8 @@ def test_policies_say_what_they_are() -> None:
 
     assert POLICIES["importance1"](Degrees(trace, 0)).tolist() == [2.0, 0.0, np.inf, 0.0]
     assert POLICIES["importance2"](Degrees(trace, 0)).tolist() == [4.0, 0.0, np.inf, 0.0]
+    assert POLICIES["importance1_flipped"](Degrees(trace, 0)).tolist() == [0.5, np.inf, 0.0, 0.0]
+    assert POLICIES["importance2_flipped"](Degrees(trace, 0)).tolist() == [0.25, np.inf, 0.0, 0.0]
 
 
 def test_an_undirected_graph_has_no_important_row() -> None:
