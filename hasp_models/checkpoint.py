@@ -17,6 +17,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor, nn
 
+from hasp import __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import chunks, parse_json
@@ -24,6 +25,7 @@ from hasp.store.framing import chunks, parse_json
 __all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "signature", "weights_of", "write_json"]
 
 _JSON, _VERSION = "checkpoint.json", 1
+_LATER = {"blake3", "library", "build"}  # keys that early versions did not write
 _KEYS = {"format_version", "file", "model", "optimizer", "loader", "settings", "progress"}
 _LIMIT = 1 << 28
 
@@ -86,7 +88,9 @@ class Checkpoint:
         size, digest = self.disk.put(self.folder / name, chunks(tensors))
         meta = {
             "format_version": _VERSION,
+            "library": __version__,
             "file": {"name": name, "bytes": size, "blake3": digest},
+            "build": _build(loader),
             "model": signature(model),
             "optimizer": {"kind": type(optimizer).__name__, "groups": state["param_groups"], "state": plain},
             "loader": loader.state_dict(),
@@ -115,9 +119,15 @@ class Checkpoint:
             raise HaspError(
                 f"a checkpoint here has format_version {_VERSION}, {self.folder} has {meta.get('format_version')}; train anew"
             )
-        if set(meta) - {"blake3"} != _KEYS or meta.get("blake3", _digest(meta)) != _digest(meta):
+        if set(meta) - _LATER != _KEYS or meta.get("blake3", _digest(meta)) != _digest(meta):
             raise CorruptPart(f"{self.folder / _JSON} is not the file that was written; remove the checkpoint and train anew")
         self._check(meta, model, optimizer, settings)
+        if (saved := meta.get("build")) is not None and saved != (mine := _build(loader)):
+            key = next((k for k in saved if mine is None or saved[k] != mine.get(k)), "the graph")
+            raise HaspError(
+                f"the checkpoint in {self.folder} is of other parts, built with another {key}; build them as they were, "
+                "or choose another folder"
+            )
         path = self.folder / str(meta["file"]["name"])
         self.disk.size(path)
         if self.disk.hash(path) != meta["file"]["blake3"]:
@@ -157,6 +167,12 @@ class Checkpoint:
                     f"the checkpoint in {self.folder} was made with {key}={saved!r}, this run has {mine!r}; "
                     "make them equal, or choose another folder"
                 )
+
+
+def _build(loader: Any) -> dict[str, Any] | None:
+    """What the parts were built with: equal graphs may be cut in many ways, and steps follow the cut."""
+    store = getattr(loader, "store", None)
+    return None if store is None else dict(json.loads(json.dumps(dict(store.manifest.config))))
 
 
 def _digest(meta: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -157,6 +158,29 @@ def watch(
     found = watching.watch(run, every=every, stalled_after=stalled_after)
     if found.state not in ("finished", "paused"):
         raise typer.Exit(1)
+
+
+@app.command()
+@command
+def origin(
+    folders: Annotated[list[Path], typer.Argument(help="parts, concepts, runs, embeddings or results")],
+    json: Json = False,
+) -> None:
+    """Where artefacts come from: version, own hash, hashes of what they were made of. Leaves with 2 if two do not fit."""
+    from hasp_models.origin import link, origin_of
+
+    found = [origin_of(folder) for folder in folders]
+    links = link(found)
+    if json:
+        show_json({"artefacts": [o.to_json() for o in found], "links": [dataclasses.asdict(row) for row in links]})
+    for o in [] if json else found:
+        by = "an old version" if o.library is None else f"hasp {o.library}"
+        show(f"{o.folder}: {o.kind}{'' if o.id is None else ' ' + o.id[:16]}, made by {by}")
+        for row in [row for row in links if row.folder == o.folder]:
+            where = f", as in {row.found}" if row.found else f", which is NOT in {', '.join(row.wrong)}" if row.wrong else ""
+            show(f"  {row.role + ':':9} {row.id[:16]}{where}")
+    if any(row.wrong for row in links):
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from hasp import __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.store.disk import Disk
@@ -40,6 +41,7 @@ class KGEmbedding:
         offsets: node type -> ``(first, last + 1)``.
         relation_types: the edge type of each relation.
         p: the norm of TransE.
+        inputs: what it was made of (see :mod:`hasp_models.origin`).
     """
 
     method: KGMethod
@@ -48,6 +50,7 @@ class KGEmbedding:
     offsets: Mapping[str, tuple[int, int]]
     relation_types: Sequence[EdgeType]
     p: int = 2
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def features(self, node_type: str, *, rms: bool = False) -> Tensor:
         """The vectors of one type, float32 ``[N, d]``.
@@ -95,6 +98,8 @@ class KGEmbedding:
         size, digest = disk.put(folder / name, [data])
         meta = {
             "format_version": _VERSION,
+            "library": __version__,
+            "inputs": {role: dict(value) for role, value in self.inputs.items()},
             "method": self.method,
             "p": self.p,
             "file": {"name": name, "bytes": size, "blake3": digest},
@@ -127,7 +132,8 @@ class KGEmbedding:
             offsets = {str(t): (int(a), int(b)) for t, (a, b) in meta["offsets"].items()}
             types = [parse_edge_name(r) for r in meta["relations"]]
             method, p = meta["method"], int(meta["p"])
-        except (KeyError, TypeError, ValueError) as error:
+            inputs = {str(role): dict(value) for role, value in meta.get("inputs", {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptPart(f"{folder / _META} is not what was written ({error}); pretrain again") from error
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise CorruptPart(f"{folder / _META} names the file {name!r}, which is none of its own; pretrain again")
@@ -135,7 +141,7 @@ class KGEmbedding:
         if disk.size(path) != size or disk.hash(path) != digest:
             raise CorruptPart(f"{path} is not the file that was written; pretrain again")
         tensors = disk.map(path)
-        return cls(method, tensors["nodes"].clone(), tensors["relations"].clone(), offsets, types, p)
+        return cls(method, tensors["nodes"].clone(), tensors["relations"].clone(), offsets, types, p, inputs)
 
     def _against(self, query: Tensor, nodes: Tensor) -> Tensor:
         """Queries ``[B, d]`` against nodes ``[n, d]`` or, one each, ``[B, 1, d]``."""

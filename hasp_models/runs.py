@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import torch
 from torch import Tensor
 
 from hasp import HASPData
-from hasp.errors import HaspError
+from hasp.errors import CorruptPart, HaspError
 from hasp.graph import Graph
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.store.disk import Disk
-from hasp_models.checkpoint import load_tensors, read_json, save_tensors, write_json
+from hasp.store.framing import chunks
+from hasp_models.checkpoint import load_tensors, read_json, write_json
 from hasp_models.data.csr import CSR
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
+from hasp_models.origin import parts_input, stamp
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
 
@@ -100,6 +103,7 @@ def save_run(
     parts: HASPData,
     settings: dict[str, Any],
     tiers: Tiers | None = None,
+    inputs: Mapping[str, Mapping[str, str] | None] | None = None,
 ) -> None:
     """Write a trained model so that :func:`load_run` can build it again; ``run.json`` comes last.
 
@@ -110,23 +114,25 @@ def save_run(
         parts: what it was trained on.
         settings: how; plain values, for the reader.
         tiers: into which its links are put.
+        inputs: what it was made of beside the parts, by role (see :mod:`hasp_models.origin`).
     """
     disk = Disk()
     disk.make_folder(folder)
-    save_tensors(folder / _WEIGHTS, model.state_dict(), disk)
-    inputs = model.inputs
+    file = _save(folder / _WEIGHTS, model.state_dict(), disk)
+    given = model.inputs
     shape = {
         "options": options,
-        "in_channels": {t: layer.in_features for t, layer in inputs.of_x.items()},
-        "features": {t: list(table.shape) for t, table in inputs.tables.items()},
-        "own": {t: table.size(0) for t, table in inputs.own.items()},
-        "free": list(inputs.free),
+        "in_channels": {t: layer.in_features for t, layer in given.of_x.items()},
+        "features": {t: list(table.shape) for t, table in given.tables.items()},
+        "own": {t: table.size(0) for t, table in given.own.items()},
+        "free": list(given.free),
         "relation": list(model.relation.shape),
         "node_types": model.node_types,
         "edge_types": [edge_name(e) for e in model.edge_types],
         "tiers": None if tiers is None else tiers.to_json(),
     }
-    meta = {"format_version": _VERSION, "fingerprint": parts.manifest.fingerprint, "entity": parts.roles.entity[0]}
+    meta = {"format_version": _VERSION, **stamp(parts=parts_input(parts), **(inputs or {})), "file": file}
+    meta |= {"fingerprint": parts.manifest.fingerprint, "entity": parts.roles.entity[0]}
     eel = [edge_name(e) for e in parts.roles.eel]
     write_json(folder / _RUN, {**meta, "eel": eel, "model": shape, "settings": settings}, disk)
 
@@ -157,7 +163,20 @@ def load_run(folder: Path) -> tuple[SemanticGNN, dict[str, Any]]:
         model.load_state_dict(load_tensors(folder / _WEIGHTS))
     except RuntimeError as error:
         raise HaspError(f"{folder / _WEIGHTS} is of another model than {_RUN} describes ({error}); train again") from error
+    _whole(folder / _WEIGHTS, meta)
     return model.eval(), meta
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], disk: Disk) -> dict[str, Any]:
+    """Write tensors; what a JSON file beside them says of that file."""
+    size, digest = disk.put(path, chunks(tensors))
+    return {"name": path.name, "bytes": size, "blake3": digest}
+
+
+def _whole(path: Path, meta: Mapping[str, Any]) -> None:
+    """Refuse a file that is not the one that its JSON file names (early versions named none)."""
+    if "file" in meta and Disk().hash(path) != meta["file"]["blake3"]:
+        raise CorruptPart(f"{path} is not the file that was written with its JSON; make it again")
 
 
 @dataclass(frozen=True)
@@ -173,6 +192,7 @@ class Embeddings:
         source: where that graph was read.
         entity: its node type.
         eel: its link types.
+        inputs: what they were made of (see :mod:`hasp_models.origin`).
     """
 
     vectors: Tensor
@@ -183,6 +203,7 @@ class Embeddings:
     source: str
     entity: str
     eel: list[EdgeType]
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: SemanticGNN, run: dict[str, Any], source: str) -> Embeddings:
@@ -199,15 +220,20 @@ class Embeddings:
             raise HaspError(f"the embeddings of {source} are not finite; check the features for NaN")
         degree = torch.from_numpy(links_of(graph, entity, eel).counts)
         ids = np.asarray(graph.ids.get(entity, np.arange(graph.num_nodes[entity])))
-        return cls(vectors, degree, ids, graph.names.get(entity), fingerprint, source, entity, eel)
+        inputs = {"graph": {"kind": "graph", "id": fingerprint}}
+        if "file" in run:
+            inputs["run"] = {"kind": "run", "id": run["file"]["blake3"]}
+        return cls(vectors, degree, ids, graph.names.get(entity), fingerprint, source, entity, eel, inputs)
 
     def save(self, folder: Path) -> None:
         """Write ``embeddings.safetensors`` and, last, ``embeddings.json``."""
         disk = Disk()
         disk.make_folder(folder)
-        save_tensors(folder / _VECTORS, {"vectors": self.vectors, "degree": self.degree}, disk)
+        file = _save(folder / _VECTORS, {"vectors": self.vectors, "degree": self.degree}, disk)
         meta = {
             "format_version": _VERSION,
+            **stamp(**self.inputs),
+            "file": file,
             "fingerprint": self.fingerprint,
             "source": self.source,
             "entity": self.entity,
@@ -233,7 +259,8 @@ class Embeddings:
             raise HaspError(f"{folder} has {tensors['vectors'].size(0):,} vectors and {ids.size:,} ids; embed again")
         eel = [parse_edge_name(e) for e in meta["eel"]]
         where = (meta["fingerprint"], meta["source"], meta["entity"])
-        return cls(tensors["vectors"], tensors["degree"], ids, names, *where, eel)
+        _whole(folder / _VECTORS, meta)
+        return cls(tensors["vectors"], tensors["degree"], ids, names, *where, eel, meta.get("inputs", {}))
 
     def graph(self, source: str | None = None) -> Graph:
         """The graph that was embedded, read again.

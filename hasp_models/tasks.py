@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,17 @@ from hasp import HASPData, HASPLoader, __version__
 from hasp.console import Bar
 from hasp.errors import HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
+from hasp.store.disk import Disk
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import EmbeddingScorer, Score, rank
 from hasp_models.distributed.ranks import Ranks
+from hasp_models.events import EventLog
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
+from hasp_models.origin import origin_of
 from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.run_log import RunLog
 from hasp_models.runs import Embeddings, new_model, open_graph, save_run
@@ -71,7 +75,8 @@ def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options:
             bar("pretraining", epoch + 1, epochs)
 
         embedding = pretrain(triples, progress=progress, started=started, **options)
-        embedding.save(out)
+        inputs = {"graph": {"kind": "graph", "id": fingerprint}}
+        dataclasses.replace(embedding, inputs=inputs).save(out)
         log.say("finished", epoch=len(history))
     losses = [row["loss"] for row in history[-1:]]
     return {"triples": len(triples), "relations": triples.num_relations, "nodes": triples.num_nodes, "loss": losses}
@@ -178,8 +183,21 @@ def train_run(
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         settings = {"objective": repr(made.objective), "epochs": epochs, "seed": seed, "merge": merge, **chosen}
-        save_run(out, made.model, made.options, parts, settings, made.tiers)
+        inputs = {"concepts": None if concepts is None else _input(concepts)}
+        inputs["truth"] = None if truth is None else {"kind": "file", "id": Disk().hash(truth)}
+        log = EventLog(out)
+        try:
+            save_run(out, made.model, made.options, parts, settings, made.tiers, inputs)
+        except HaspError as error:
+            log.fail(error)
+            raise
+        log("saved", epoch=run.epoch, step=run.step)
     return run
+
+
+def _input(folder: Path) -> dict[str, str]:
+    origin = origin_of(folder)
+    return {"kind": origin.kind, "id": str(origin.id)}
 
 
 class _Made(NamedTuple):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from hasp import console
 from hasp.cli import app
 from hasp.data import HASPData
+from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.report import Report
 from hasp.sources import open_source
@@ -70,6 +71,36 @@ def test_build_prints_the_plan_first_then_the_report(tmp_path):
     assert "wrote" in err and "\x1b" not in out + err  # no terminal: no bar, no colour
     again, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)
     assert "already held this build" in err and again.split("\n\n")[2:5] == out.split("\n\n")[2:5]
+
+
+def test_build_says_what_it_did_to_a_folder_that_held_some_of_it(tmp_path):
+    def build():
+        return run("build", SOURCE, tmp_path / "p", "--num-parts", 4)[1]
+
+    assert "held" not in build()  # nothing was there
+    before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    (tmp_path / "p" / "part-00002.safetensors").unlink()
+    said = build()
+    assert "wrote part-00002.safetensors anew, kept" in said and "nothing was done" not in said
+    for part in range(4):
+        (tmp_path / "p" / f"part-0000{part}.safetensors").write_bytes(b"damaged")
+    said = build()
+    assert "wrote part-00000.safetensors, part-00001.safetensors, part-00002.safetensors and 1 more anew" in said
+    assert "nothing was done" in build()
+    after = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    assert all(after[name] == data for name, data in before.items() if name != "build.json")
+
+
+def test_build_says_that_it_went_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise HaspError("the disk is full; free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hasp.store.write.Writer.finish", full)
+        run("build", SOURCE, tmp_path / "p", "--num-parts", 4, code=2)
+    (tmp_path / "p" / "part-00001.safetensors").unlink()
+    said = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)[1]
+    assert re.search(r"held this build unfinished: wrote 1 file, kept \d+ whose hash agreed", said)
 
 
 def test_build_options_reach_the_build(tmp_path):

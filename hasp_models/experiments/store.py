@@ -1,6 +1,7 @@
 """A results folder: one file per fit, one log per search, and a note of what they are results of.
 
 - ``experiment.json``: the data's fingerprint and whether the runs are quick ones; another folder is asked for otherwise.
+- ``origin.json``: the version that wrote here last; each fit names the one that made it.
 - ``search/<method>.jsonl``: a line per trial.
 - ``results/<experiment>/<method>-split<s>-seed<r>-<digest>.safetensors``: one fit. The digest is of its settings, so that
   results of other settings are never mistaken for these.
@@ -22,6 +23,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from hasp import __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import chunks, parse_json
@@ -30,11 +32,12 @@ from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.evaluate import Result
 from hasp_models.experiments.judge import METRICS
 from hasp_models.experiments.method import Settings, digest
+from hasp_models.origin import stamp
 
 __all__ = ["Job", "Outcome", "Store", "fingerprint"]
 
 _VERSION = 1
-_NOTE, _SPEED, _LOCK = "experiment.json", "speed.json", "lock"
+_NOTE, _ORIGIN, _SPEED, _LOCK = "experiment.json", "origin.json", "speed.json", "lock"
 _LIMIT = 1 << 28
 
 
@@ -119,6 +122,10 @@ class Store:
         self._handle = self.disk.lock(self.folder / _LOCK)
         if _NOTE not in names:
             write_json(self.folder / _NOTE, note, self.disk)
+        if "data" in note:
+            made = stamp(data={"kind": "data", "id": str(note["data"])})
+            if _ORIGIN not in names or read_json(self.folder / _ORIGIN, self.disk) != made:
+                write_json(self.folder / _ORIGIN, made, self.disk)
 
     def close(self) -> None:
         """Let other runs write here."""
@@ -151,6 +158,7 @@ class Store:
                     tensors[f"{variant}|{truth}|{key}"] = value
         meta = {
             "format_version": _VERSION,
+            "library": __version__,
             **{k: getattr(job, k) for k in ("experiment", "method", "split", "seed", "settings", "variant")},
             "seconds": outcome.seconds,
             "notes": dict(outcome.notes),
