@@ -59,6 +59,7 @@ def build(
     overwrite: bool = False,
     out_of_core: bool | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], object] | None = None,
     disk: Any = None,
 ) -> FolderStore | MemoryStore:
     """Cut a graph into parts.
@@ -76,6 +77,7 @@ def build(
         out_of_core: keep arrays that are as long as the edges in nameless files beside the parts, which makes the same bytes
             in less memory; ``None``: as ``plan`` decides, in memory without one. Parts in memory are built in memory.
         progress: told of every step.
+        say: told in one sentence what was done to a folder that held this build or some of it.
         disk: the object that does all I/O (:class:`hasp.store.disk.Disk`).
 
     Returns:
@@ -112,6 +114,8 @@ def build(
         with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
             if not writer.finished:
                 _to_folder(writer, graph, roles, config, given, plan, clock)
+            if say is not None and writer.done:
+                say(writer.done)
     return FolderStore.open(root)
 
 

@@ -172,11 +172,12 @@ def build_command(
     (say if json else show)(_plan_text(roles, planned) + "\n")
     planned.check(threads=threads or os.cpu_count() or 1, root=out)
     config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
-    there = (out / "manifest.json").exists() and not overwrite
+    told: list[str] = []  # said when the bar is gone
     with Bar(quiet=json) as bar:
-        store = build(graph, roles, config, root=out, plan=planned, overwrite=overwrite, progress=bar)
-    if there:
-        say(f"{out} already held this build; nothing was done")
+        how_to: dict[str, Any] = {"overwrite": overwrite, "progress": bar, "say": told.append}
+        store = build(graph, roles, config, root=out, plan=planned, **how_to)
+    for words in told:
+        say(words)
     report = HASPData.of(store).report()
     largest = max(report.loaded_bytes, default=0)
     if max_part_bytes is not None and largest > parse_bytes(max_part_bytes):

@@ -81,11 +81,11 @@ def test_build_says_what_it_did_to_a_folder_that_held_some_of_it(tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
     (tmp_path / "p" / "part-00002.safetensors").unlink()
     said = build()
-    assert "wrote part-00002.safetensors anew, kept" in said and "nothing was done" not in said
+    assert "held this build damaged: part-00002.safetensors made anew" in said and "nothing was done" not in said
     for part in range(4):
         (tmp_path / "p" / f"part-0000{part}.safetensors").write_bytes(b"damaged")
     said = build()
-    assert "wrote part-00000.safetensors, part-00001.safetensors, part-00002.safetensors and 1 more anew" in said
+    assert "part-00000.safetensors, part-00001.safetensors, part-00002.safetensors and 1 more made anew" in said
     assert "nothing was done" in build()
     after = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
     assert all(after[name] == data for name, data in before.items() if name != "build.json")
@@ -100,7 +100,7 @@ def test_build_says_that_it_went_on_where_it_was_interrupted(tmp_path, monkeypat
         run("build", SOURCE, tmp_path / "p", "--num-parts", 4, code=2)
     (tmp_path / "p" / "part-00001.safetensors").unlink()
     said = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)[1]
-    assert re.search(r"held this build unfinished: wrote 1 file, kept \d+ whose hash agreed", said)
+    assert re.search(r"held this build unfinished: went on with the \d+ files whose hash agreed", said)
 
 
 def test_build_options_reach_the_build(tmp_path):

@@ -92,28 +92,24 @@ def differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str
     return [f"{key} is {_short(theirs)} there and {_short(mine)} here" for key, mine, theirs in pairs if mine != theirs]
 
 
-def done(root: Path, kept: int, wrote: Sequence[str], damaged: bool) -> str:
-    """What a build did to a folder, in words.
+def done(root: Path, kept: int, lost: Sequence[str], finished: bool) -> str:
+    """What a build does to a folder that is not complete, in words.
 
     Args:
         root: the folder.
         kept: files that it found whole, by their hash.
-        wrote: names of those that it wrote.
-        damaged: a finished build was there.
+        lost: names of those that it should have found.
+        finished: the build had been finished there, else only begun.
 
     Returns:
-        One sentence; empty where there was nothing before.
+        One sentence; empty where there is nothing to build on.
     """
-    if not wrote and not damaged and not kept:
-        return f"{root} already held this build, all files of their size; nothing was done"
-    names = ", ".join(wrote[:3]) + (f" and {len(wrote) - 3} more" if len(wrote) > 3 else "")
-    if damaged:
-        what = f"wrote {names} anew" if wrote else "wrote its manifest anew"
-        return f"{root} held this build with files missing or damaged: {what}, kept {kept} whose hash agreed"
-    if not kept:
-        return ""
-    files = "1 file" if len(wrote) == 1 else f"{len(wrote)} files"
-    return f"{root} held this build unfinished: wrote {files}, kept {kept} whose hash agreed"
+    names = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    if finished and (kept or lost):
+        return f"{root} held this build damaged: {names or 'a file'} made anew, {kept} kept, whose hash agreed"
+    if kept:
+        return f"{root} held this build unfinished: went on with the {kept} files whose hash agreed"
+    return ""
 
 
 def _json_object(text: bytes) -> dict[str, Any] | None:

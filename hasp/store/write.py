@@ -78,6 +78,7 @@ class Writer:
         self._overwrite = overwrite
         self._config, self._roles, self._fingerprint = config, roles, fingerprint
         self._entries: dict[str, FileEntry] = {}
+        self.done = ""  # what is done to a folder that holds something of this build, in words
         self._mutex = threading.Lock()  # the journal and the entries: two threads of a builder write parts
         self._handle: int | None = None
 
@@ -141,6 +142,7 @@ class Writer:
             if stored is not None and not differences:
                 if self._sizes_agree(stored):
                     self.manifest = stored
+                    self.done = f"{self.root} already held this build, all files of their size; nothing was done"
                     if JOURNAL in names:
                         self._disk.discard(self.root / JOURNAL)
                     return
@@ -155,6 +157,7 @@ class Writer:
             differences = "; ".join(resume.differences(asked, header))  # type: ignore[assignment]
             raise StaleParts(f"{self.root} holds an unfinished build of other parts: {differences}; {_REBUILD}")
         self._entries = self._verified(claimed)
+        self.done = resume.done(self.root, len(self._entries), sorted(set(claimed) - set(self._entries)), stored is not None)
         # The journal comes before the manifest goes: at no moment is the folder without either, and so taken for a stranger's.
         lines = [json.dumps(asked), *(resume.line(name, entry) for name, entry in self._entries.items())]
         self._disk.put(self.root / JOURNAL, ["".join(line + "\n" for line in lines).encode()])
