@@ -22,6 +22,7 @@ from hasp.schema import EdgeType, edge_name
 __all__ = ["Links", "reverse_of"]
 
 Ints = npt.NDArray[np.int64]
+_BITS = 63  # of a non-negative int64
 
 
 def reverse_of(edge_type: EdgeType) -> EdgeType:
@@ -125,15 +126,11 @@ class Links:
         """Each pair of the batch's edges once, by ascending ``e_id``; keeps the direction of the edge it is taken from."""
         store = batch[self.edge_type]
         source, destination = store.edge_index.to(torch.int64).numpy()
-        e_id = store.e_id.numpy()
+        e_id = store.e_id.to(torch.int64).numpy()
         if self.same_type:
             keep = source != destination
             source, destination, e_id = source[keep], destination[keep], e_id[keep]
-        key = self._keys(batch, source, destination)
-        order = np.argsort(e_id, kind="stable")
-        _, first = np.unique(key[order], return_index=True)
-        once = order[np.sort(first)]
-        return source[once], destination[once], e_id[once]
+        return _once(source, destination, e_id, self.same_type)
 
     def _forbidden(self, batch: HeteroData, source: Ints, destination: Ints) -> Forbidden:
         sources, destinations = [source], [destination]
@@ -232,6 +229,36 @@ class _Bucketed:
             np.searchsorted(batch[t].n_id.numpy(), ids[columns]) for t, ids in zip(self.ends, self.pairs, strict=True)
         )
         return source, destination, columns
+
+
+def _once(source: Ints, destination: Ints, e_id: Ints, same_type: bool) -> tuple[Ints, Ints, Ints]:
+    """Each pair once, that of its smallest ``e_id`` (for nodes of one type whatever its direction), by ascending ``e_id``."""
+    flipped = source > destination if same_type else np.zeros(source.size, dtype=bool)
+    low, high = (np.minimum(source, destination), np.maximum(source, destination)) if same_type else (source, destination)
+    widths = [int(ids.max(initial=0)).bit_length() for ids in (low, high, e_id)]
+    if sum(widths) + 1 <= _BITS:
+        # All of an edge in one number, sorted by (pair, e_id), and the first of each pair by e_id: no permutation is made.
+        tail = widths[2] + 1
+        key = (((low << widths[1]) | high) << tail) | (e_id << 1) | flipped
+        key.sort()
+        pair = key >> tail
+        first = np.empty(key.size, dtype=bool)
+        first[:1] = True
+        np.not_equal(pair[1:], pair[:-1], out=first[1:])
+        key, pair = key[first], pair[first]
+        key = ((key & ((1 << tail) - 1)) << (widths[0] + widths[1])) | pair
+        key.sort()
+        high = key & ((1 << widths[1]) - 1)
+        low = (key >> widths[1]) & ((1 << widths[0]) - 1)
+        e_id = key >> (widths[0] + widths[1])
+        turned = (e_id & 1).astype(bool)
+        return np.where(turned, high, low), np.where(turned, low, high), e_id >> 1
+    order = np.lexsort((e_id, high, low))
+    new = np.diff(low[order], prepend=-1) != 0
+    new |= np.diff(high[order], prepend=-1) != 0
+    once = order[new]
+    once = once[np.argsort(e_id[once], kind="stable")]
+    return source[once], destination[once], e_id[once]
 
 
 def _split(value: Any) -> tuple[EdgeType, Tensor | None]:

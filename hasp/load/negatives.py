@@ -12,11 +12,24 @@ import numpy.typing as npt
 
 from hasp.rng import hash64
 
-__all__ = ["Forbidden", "corrupt_destinations", "draw_pairs"]
+__all__ = ["Forbidden", "corrupt_destinations", "distinct", "draw_pairs"]
 
 Ints = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.float64] | None
 _ROUNDS = 16
+_FEW = 64  # pairs that are searched for without a table
+_SLOTS = 8  # per key
+
+
+def distinct(keys: Ints) -> Ints:
+    """The different keys, ascending. Writes over the array. (``np.unique`` hashes, which takes tens of times longer.)"""
+    keys.sort()
+    if keys.size < 2:
+        return keys
+    first = np.empty(keys.size, dtype=bool)
+    first[0] = True
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
 
 
 class Forbidden:
@@ -35,8 +48,10 @@ class Forbidden:
         keys = [source * num_destination + destination]
         if same_type:
             keys += [destination * num_destination + source, np.arange(num_source, dtype=np.int64) * (num_destination + 1)]
-        self.keys: Ints = np.unique(np.concatenate(keys))
+        self.keys: Ints = distinct(np.concatenate(keys))
         self.num_source, self.num_destination = num_source, num_destination
+        self._seen: npt.NDArray[np.bool_] | None = None
+        self._shift = 0
 
     def __contains__(self, pair: tuple[int, int]) -> bool:
         return bool(self.has(np.array([pair[0]]), np.array([pair[1]]))[0])
@@ -46,9 +61,38 @@ class Forbidden:
         if self.keys.size == 0:
             return np.zeros(source.size, dtype=bool)
         keys = source * self.num_destination + destination
+        if keys.size < _FEW:
+            return self._is_key(keys)
+        table = self._table()
+        # Most pairs are in no edge, and nearly all of these are told by one look; the rest are searched for.
+        found: npt.NDArray[np.bool_] = table[self._slot(keys) if self._shift else keys]
+        if not self._shift:
+            return found
+        unsure = np.flatnonzero(found)
+        found[unsure] = self._is_key(keys[unsure])
+        return found
+
+    def _is_key(self, keys: Ints) -> npt.NDArray[np.bool_]:
         at = np.minimum(np.searchsorted(self.keys, keys), self.keys.size - 1)
         found: npt.NDArray[np.bool_] = self.keys[at] == keys
         return found
+
+    def _table(self) -> npt.NDArray[np.bool_]:
+        """Marks of the keys: of each pair its own where there are few pairs, else of a slot that pairs share by a hash."""
+        if self._seen is None:
+            pairs = self.num_source * self.num_destination
+            bits = (_SLOTS * self.keys.size).bit_length()
+            self._shift = 64 - bits if pairs > 1 << bits else 0
+            self._seen = np.zeros(1 << bits if self._shift else pairs, dtype=bool)
+            self._seen[self._slot(self.keys) if self._shift else self.keys] = True
+        return self._seen
+
+    def _slot(self, keys: Ints) -> Ints:
+        """The upper bits of a product with an odd number (Fibonacci hashing)."""
+        mixed = keys.astype(np.uint64)
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
+        mixed >>= np.uint64(self._shift)
+        return mixed.view(np.int64)
 
     def allowed(self, source: int, weight: Weight) -> Ints:
         """The destinations that one source may have, ascending; those without weight are left out."""
@@ -87,9 +131,12 @@ def draw_pairs(
         return source, destination
     size = forbidden.num_source * forbidden.num_destination
     dense = 2 * forbidden.keys.size > size
+    even = source_weight is None and destination_weight is None
+    likely = 1.05 * size / max(size - forbidden.keys.size, 1) if even else 2.0
     drawn = 0
     for _ in range(0 if dense else _ROUNDS):
-        counter = np.arange(drawn, drawn + 2 * (count - source.size) + 16, dtype=np.int64)
+        # As many as are likely to do. How many are drawn at a time does not show: the first good ones are taken, in order.
+        counter = np.arange(drawn, drawn + int((count - source.size) * likely) + 16, dtype=np.int64)
         drawn += counter.size
         s = _pick(hash64(_child(key, 0), counter), forbidden.num_source, source_weight)
         d = _pick(hash64(_child(key, 1), counter), forbidden.num_destination, destination_weight)

@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
+from hasp.load import links
 from hasp.load.links import reverse_of
 from hasp.load.loader import HASPLoader
 from hasp.load.merge import merge
@@ -301,3 +302,25 @@ def test_a_link_of_another_eel_type_is_no_negative_either() -> None:
     batch = HASPLoader(store, edge_label_index=CO, neg_sampling={"mode": "binary", "amount": 5})([0])
     index = batch[CO].edge_label_index[:, 3:]
     assert index.size(1) == 15 and {tuple(p) for p in index.t().tolist()} == {(4, 5), (5, 4)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40),
+    st.booleans(),
+    st.randoms(),
+    st.sampled_from([0, 63]),
+)
+def test_each_pair_once_by_the_definition(edges: list[tuple[int, int]], same_type: bool, random: Any, bits: int) -> None:
+    ids = [7 * i for i in range(len(edges))]
+    mixed = list(zip(ids, edges, strict=True))
+    random.shuffle(mixed)
+    first: dict[Any, tuple[int, tuple[int, int]]] = {}
+    for e_id, edge in sorted(mixed):
+        first.setdefault(tuple(sorted(edge)) if same_type else edge, (e_id, edge))
+    columns = np.array([(u, v, e) for e, (u, v) in mixed], dtype=np.int64).reshape(-1, 3).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(links, "_BITS", bits)
+        source, destination, e_id = links._once(columns[0], columns[1], columns[2], same_type)
+    found = list(zip(e_id.tolist(), zip(source.tolist(), destination.tolist(), strict=True), strict=True))
+    assert found == sorted(first.values())

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from hasp.load.negatives import Forbidden, corrupt_destinations, draw_pairs
-from hasp.rng import subkey
+from hasp.load import negatives
+from hasp.load.negatives import Forbidden, corrupt_destinations, distinct, draw_pairs
+from hasp.rng import hash64, subkey
 
 
 def made(draw: Any, same_type: bool) -> tuple[Forbidden, set[tuple[int, int]]]:
@@ -42,6 +43,46 @@ def test_pairs_are_allowed_and_as_many_as_asked(data: Any, same_type: bool, seed
     source, destination = draw_pairs(subkey(seed), count, forbidden, *weights)
     assert source.size == destination.size == (count if possible else 0)
     assert set(zip(source.tolist(), destination.tolist(), strict=True)) <= possible
+
+
+@pytest.mark.parametrize("slots", [1, 8, 1 << 10])
+@pytest.mark.parametrize("same_type", [False, True])
+def test_many_pairs_are_looked_up_as_few(slots: int, same_type: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negatives, "_SLOTS", slots)  # a hash of the pairs, or a mark of its own for each
+    rng = np.random.default_rng(slots)
+    rows, columns = 211, 211 if same_type else 97
+    edges = rng.integers(0, (rows, columns), (900, 2))
+    forbidden = Forbidden(*edges.T, rows, columns, same_type)
+    every = np.array(list(itertools.product(range(rows), range(columns))))
+    wanted = set(map(tuple, edges.tolist()))
+    if same_type:
+        wanted |= {(b, a) for a, b in wanted} | {(a, a) for a in range(rows)}
+    found = forbidden.has(*every.T)
+    assert forbidden._seen is not None
+    assert bool(forbidden._shift) == (slots < 1 << 10)
+    assert set(map(tuple, every[found].tolist())) == wanted
+    assert forbidden.has(*every[:5].T).tolist() == found[:5].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 20)))
+def test_distinct_keys_ascend(keys: list[int]) -> None:
+    assert distinct(np.array(keys, dtype=np.int64)).tolist() == sorted(set(keys))
+
+
+@pytest.mark.parametrize("edges", [0, 300, 900])
+def test_pairs_are_the_first_good_ones_of_one_stream(edges: int) -> None:
+    rng = np.random.default_rng(edges)
+    forbidden = Forbidden(*rng.integers(0, 60, (edges, 2)).T, 60, 60, True)
+    key, good = subkey(5), []
+    for counter in itertools.count():
+        s, d = (int(hash64(negatives._child(key, i), np.array([counter]))[0] % 60) for i in (0, 1))
+        if (s, d) not in forbidden:
+            good.append((s, d))
+        if len(good) == 500:
+            break
+    for count in (1, 70, 500):
+        assert list(zip(*(v.tolist() for v in draw_pairs(key, count, forbidden)), strict=True)) == good[:count]
 
 
 @settings(max_examples=300, deadline=None)
