@@ -107,6 +107,10 @@ class NeighborSoftmax:
 
     def _links(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Every linked pair in both directions, and its strength: int64 ``[m]`` twice, float32 ``[m]``."""
+        if "num_owned" in batch[self.entity]:
+            raise HaspError(
+                "this objective reads its links off the batch, in which those from a halo are only messages; load without halo="
+            )
         found = [(batch[e].edge_index.long(), w) for e, w in self.strength.items() if e in batch.edge_types]
         if not found:
             raise HaspError(

@@ -14,7 +14,7 @@ from naive import halo as naive
 from strategies import Case, cases, num_parts_for
 from torch_geometric.data import HeteroData
 
-from hasp import HASPData, HASPLoader, Schema
+from hasp import HaloCache, HASPData, HASPLoader, Schema
 from hasp.errors import HaspError
 from hasp.load.halo import Halos
 from hasp.load.merge import merge
@@ -87,7 +87,7 @@ def kind(batch: HeteroData) -> Any:
     return batch.metadata(), [list(s.keys()) for s in batch.stores], tensors
 
 
-@pytest.mark.parametrize("how", ["plain", "seeds", "links", "triplets", "pairs", "int32"])
+@pytest.mark.parametrize("how", ["plain", "seeds", "links", "triplets", "pairs", "int32", "stored"])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_owned_rows_and_supervision_stay_what_they_are(how: str, batch_size: int) -> None:
     """A batch with its halo, halo taken off again, is byte for byte the batch without."""
@@ -102,6 +102,8 @@ def test_owned_rows_and_supervision_stay_what_they_are(how: str, batch_size: int
         make |= {"edge_label_index": (CO, torch.randint(0, 60, (2, 50), generator=torch.Generator().manual_seed(1)))}
     if how == "int32":
         make |= {"index_dtype": torch.int32}
+    if how == "stored":
+        make |= {"index_dtype": None}
     plain = list(HASPLoader(store, batch_size, **make))
     batches = list(HASPLoader(store, batch_size, halo=True, **make))
     padding = HASPLoader(store, batch_size, halo=True, **make)([])
@@ -142,6 +144,16 @@ def test_masks_say_who_supervises() -> None:
         assert title.num_owned == 3 and title.num_nodes == 6
         assert title.train_mask.tolist() == [True] * 3 + [False] * 3
         assert title.other_mask.all() and title.val_mask.all()
+
+
+@pytest.mark.parametrize("halo", [True, HaloCache(2000, "clairvoyant")])
+def test_batches_made_ahead_are_the_same(halo: Any) -> None:
+    _, store = example()
+    ahead, plain = (HASPLoader(store, 2, shuffle=True, halo=halo, prefetch=n) for n in (2, 0))
+    for _ in range(2):
+        for a, b in zip(ahead, plain, strict=True):
+            same(ahead([1, 3]), plain([1, 3]))  # a caller beside the thread
+            same(a, b)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -203,3 +203,10 @@ def test_a_batch_of_another_graph() -> None:
     data["title"].num_nodes = 3
     with pytest.raises(HaspError, match="needs links of"):
         NeighborSoftmax(STRENGTH)(Recorder(torch.randn(3, 2)), data)
+
+
+def test_a_batch_with_a_halo_is_refused() -> None:
+    data = batch([(0, 1)], [])
+    data["title"].num_owned = COUNT - 1
+    with pytest.raises(HaspError, match="load without halo="):
+        NeighborSoftmax(STRENGTH)(Recorder(torch.randn(COUNT, 3)), data, 0)
