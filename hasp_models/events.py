@@ -135,13 +135,18 @@ class EventLog:
             raise HaspError(f"an event's fields are not {', '.join(_RESERVED)}, got {wrong[0]!r}; rename it")
         line = Event(self._clock(), level, event, fields).to_line()
         if not self._ready:
-            self._disk.make_folder(self.path.parent)
-            if self.path.name not in self._disk.list(self.path.parent):
-                self._disk.put(self.path, [b""])
-            elif (text := self._disk.head(self.path, _LIMIT)) and not text.endswith(b"\n"):
+            self.create()
+            if (text := self._disk.head(self.path, _LIMIT)) and not text.endswith(b"\n"):
                 line = b"\n" + line  # the last line of an earlier process is torn
             self._ready = True
         self._disk.append(self.path, line)
+
+    def create(self) -> Path:
+        """Make folder and file, if they are not there; gives the file, which is never replaced from then on."""
+        self._disk.make_folder(self.path.parent)
+        if self.path.name not in self._disk.list(self.path.parent):
+            self._disk.put(self.path, [b""])
+        return self.path
 
     def fail(self, error: BaseException, /, **fields: Any) -> None:
         """Write that something was raised: ``error``, or ``interrupted`` for Ctrl-C.

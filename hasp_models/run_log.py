@@ -12,14 +12,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hasp import __version__
-from hasp.errors import HaspError
+from hasp.errors import BuildLocked, HaspError
 from hasp.store.disk import Disk
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import LOG, EventLog, Level, Process, told
@@ -29,6 +28,11 @@ __all__ = ["EVERY", "RunLog", "refusing"]
 
 EVERY = 10.0
 """Seconds between two events that come often: steps, and checkpoints within an epoch."""
+
+WAIT = 20.0
+"""Seconds for which a run waits for another one to leave its folder."""
+
+_TURN = 0.5  # seconds between two attempts
 
 
 class RunLog:
@@ -63,6 +67,7 @@ class RunLog:
         self._open: Any = None
         self._last: dict[str, float] = {}
         self._begun = False
+        self._held: int | None = None
 
     def say(self, event: str, level: Level = "info", /, **fields: Any) -> None:
         """Write an event, on rank 0; see :class:`hasp_models.events.EventLog`."""
@@ -94,10 +99,12 @@ class RunLog:
             ranks: who takes part.
             step: at which the run goes on; 0: it starts.
             **fields: of the event.
+
+        Raises:
+            HaspError: another run goes on in the folder, and has not ended within :data:`WAIT` seconds.
         """
         if self.folder is None:
             return
-        self._begun = True
         mine = json.dumps(dataclasses.asdict(Process.mine())).encode()
         rows = [mine]
         if ranks.size > 1:
@@ -110,7 +117,39 @@ class RunLog:
         names = {"restart": "TORCHELASTIC_RESTART_COUNT", "max_restarts": "TORCHELASTIC_MAX_RESTARTS"}
         restarts = {key: int(os.environ.get(name, "0")) for key, name in names.items()}
         head = {"step": step, **fields, **about, **restarts, "processes": processes}
-        ranks.on_first("writing the log", partial(self.say, "resumed" if step else "started", **head))
+
+        def task() -> None:
+            self._lock()
+            self.say("resumed" if step else "started", **head)
+
+        ranks.on_first("writing the log", task)
+        self._begun = True
+
+    def _lock(self) -> None:
+        """Keep others from training in this folder, until this run or this process ends, however it ends."""
+        if self.events is None:
+            return
+        path = self.events.create()
+        for _ in range(round(WAIT / _TURN)):
+            if self._locked(path):
+                return
+            # A worker of a loader holds what its parent held, and outlives one that was killed by some seconds.
+            time.sleep(_TURN)
+        if not self._locked(path):
+            raise HaspError(
+                f"one run at a time trains in a folder, and another one is training in {self.folder}; "
+                "wait for it (hasp-models watch), end it, or choose another folder"
+            )
+
+    def _locked(self, path: Path) -> bool:
+        """Take the lock, unless another run has it; on a file system without locks nobody has."""
+        try:
+            self._held = self.disk.lock(path)
+        except BuildLocked:
+            return False
+        except HaspError:
+            return True
+        return True
 
     @contextmanager
     def telling(self, where: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
@@ -125,6 +164,10 @@ class RunLog:
             elif isinstance(error, Exception):
                 _refuse(self.folder, self.rank, error)
             raise
+        finally:
+            if self._held is not None:
+                self.disk.unlock(self._held)
+                self._held = None
 
     def write(self, history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> None:
         """Bring the files up to date when an epoch ends.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hasp import errors
 from hasp.errors import HaspError
+from hasp_models.distributed.group import TIMEOUT
 
 __all__ = ["LostRank", "Ranks"]
 
@@ -51,7 +52,8 @@ class Ranks:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if many else (0, 1)
         self.sent = 0
         self._noted: Exception | None = None
-        self._host = dist.new_group(backend="gloo") if many and dist.get_backend() == "nccl" else None
+        # A new group has torch's own half an hour, whatever the time-out of the default group.
+        self._host = dist.new_group(backend="gloo", timeout=TIMEOUT) if many and dist.get_backend() == "nccl" else None
 
     # -- agreement ---------------------------------------------------------------------------------------------------
 

@@ -173,6 +173,34 @@ def test_steps_and_their_checkpoints_come_seldom(tmp_path: Path, monkeypatch: py
     assert names(tmp_path) == ["started", "step", "checkpoint", *["epoch", "checkpoint"] * 3, "finished"]
 
 
+def test_one_run_at_a_time_trains_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, disk = small_parts(), Disk()
+
+    def train() -> None:
+        fit(small_model(parts), small_loader(parts), InfoNCE(EEL), epochs=1, log=tmp_path, progress=False)
+
+    handle = disk.lock(EventLog(tmp_path).create())
+    monkeypatch.setattr(run_log, "WAIT", 1.0)
+    naps: list[float] = []
+    monkeypatch.setattr("time.sleep", naps.append)
+    with pytest.raises(HaspError, match=r"one run at a time trains in a folder, and another one .* choose another folder"):
+        train()
+    assert sum(naps) == 1.0 and names(tmp_path) == []  # the log is that of the other
+    monkeypatch.setattr("time.sleep", lambda seconds: disk.unlock(handle))
+    train()  # the other ends while this one waits
+    train()  # and this one has left the folder
+    assert names(tmp_path) == ["started", "step", "epoch", "finished"] * 2
+
+    class Without(Disk):
+        """A file system without locks."""
+
+        def try_lock(self, path: Path) -> int:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    RunLog(tmp_path, disk=Without()).begin(Ranks(), 0)
+    assert names(tmp_path)[-1] == "started"
+
+
 def test_a_run_that_is_refused_writes_no_log(tmp_path: Path) -> None:
     parts = small_parts()
     with pytest.raises(HaspError):

@@ -51,7 +51,7 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     first, second, third = run_failing("die", 3, tmp_path)
     assert second is None and first is not None and third is not None
     for rank, found in ((0, first), (2, third)):
-        assert found["error"] == "HaspError" and f"rank {rank} lost another rank, which died or hangs" in found["text"]
+        assert found["error"] == "LostRank" and f"rank {rank} lost another rank, which died or hangs" in found["text"]
         assert found["seconds"] < LIMIT / 2
 
 

@@ -20,6 +20,7 @@ from hasp.errors import HaspError
 from hasp.sources import open_source
 from hasp_models.checkpoint import load_tensors
 from hasp_models.distributed.group import TIMEOUT, meet, process_group
+from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import read_events
 from hasp_models.tasks import train_run
 
@@ -168,3 +169,10 @@ def test_time_outs_are_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     with process_group(environment={}):
         pass
     assert seen == [TIMEOUT, "end"]
+    # Beside NCCL, ranks speak over a gloo group of their own; torch would give that one half an hour.
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
+    monkeypatch.setattr("torch.distributed.new_group", lambda *, backend, timeout: (backend, timeout))
+    assert Ranks()._host == ("gloo", TIMEOUT)

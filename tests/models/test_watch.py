@@ -141,7 +141,7 @@ def test_a_real_run_at_every_length_of_its_log(tmp_path: Path) -> None:
     assert (found.state, found.epoch, found.epochs, found.best, found.checkpoint_step) == ("finished", 2, 2, 0.5, found.step)
     assert found.checkpoint_age is not None and found.library == hasp.__version__
     states, epochs = set(), []
-    for size in range(1, len(whole), 13):
+    for size in range(1, len(whole) - 1, 13):  # without its last line; that one may lack its end and is still read
         (log / "log.jsonl").write_bytes(whole[:size])
         found = snapshot(log)
         states.add(found.state)
