@@ -22,7 +22,7 @@ from hasp.schema import EdgeType, NodeRole, Roles
 from hasp.scratch import MEMORY, Scratch
 from hasp.sizes import is_large
 
-__all__ = ["Blocks"]
+__all__ = ["Blocks", "group_cut", "pair_of"]
 
 
 @dataclass(frozen=True)
@@ -108,32 +108,13 @@ class Blocks:
 
     def _cut_edges(self, edge_type: EdgeType, buckets: Buckets) -> Edges:
         src, dst, e_id = buckets.cut()
-        num_parts = self.layout.num_parts
         source, destination = (t.numpy() for t in self.graph.edges[edge_type])
         src_part, dst_part = (self.layout.types[edge_type[side]].part for side in (0, 2))
-        pair = self.scratch.empty(e_id.size, np.int32)  # at most 2**15 parts, so that a pair fits
-        todo = blocks(e_id.size)
-        for low, high in todo:
+        pair = self.scratch.empty(e_id.size, np.int32)
+        for low, high in blocks(e_id.size):
             e = e_id[low:high]
-            pair[low:high] = src_part[source[e]].astype(np.int32) * num_parts + dst_part[destination[e]]
-        order = sort_cut(pair, dst, num_parts * num_parts, self.scratch)
-        index = self.scratch.empty((2, e_id.size), src.dtype)
-        ids = self.scratch.empty(e_id.size, e_id.dtype)
-        firsts, keys_of, last = [np.empty(0, np.int64)], [np.empty(0, np.int32)], -1
-        for low, high in todo:
-            rows = order[low:high]
-            for values, out in ((src, index[0]), (dst, index[1]), (e_id, ids)):
-                np.take(values, rows, out=out[low:high], mode="clip")
-            sorted_pair = pair[rows]
-            begins = np.flatnonzero(np.diff(sorted_pair, prepend=last))
-            firsts.append(begins + low)
-            keys_of.append(sorted_pair[begins])
-            last = int(sorted_pair[-1])
-        keys = np.concatenate(keys_of)
-        pairs = np.stack([keys // num_parts, keys % num_parts], axis=1).astype(np.int32)
-        ptr = np.append(np.concatenate(firsts), e_id.size).astype(np.int64)
-        edge_index, e_id_t, pairs_t, ptr_t = (torch.from_numpy(a) for a in (index, ids, pairs, ptr))
-        return Edges(edge_index, e_id_t, {}, pairs_t, ptr_t)
+            pair[low:high] = pair_of(src_part[source[e]], dst_part[destination[e]], self.layout.num_parts)
+        return group_cut(src, dst, e_id, pair, self.layout.num_parts, self.scratch)
 
     def _whole(self, part_id: int, role: NodeRole) -> Part:
         nodes = {}
@@ -154,6 +135,43 @@ class Blocks:
         own = self.graph.edge_attrs.get(edge_type, {})
         attrs = {k: take_rows(v, edges.e_id) for k, v in own.items() if k not in edges.attrs} | dict(edges.attrs)
         return Edges(edges.edge_index, edges.e_id, {k: attrs[k] for k in own}, edges.pairs, edges.ptr)
+
+
+def pair_of(src_part: Any, dst_part: Any, num_parts: int) -> npt.NDArray[np.int32]:
+    """The pair (part of the source, part of the destination) as one number; at most 2**15 parts, so that it fits int32."""
+    return np.asarray(src_part.astype(np.int32) * num_parts + dst_part, dtype=np.int32)
+
+
+def group_cut(src: Any, dst: Any, e_id: Any, pair: Any, num_parts: int, scratch: Scratch = MEMORY) -> Edges:
+    """Cut edges of one type, grouped by pair of parts and sorted by (destination, edge id) within each pair.
+
+    Args:
+        src: rows of the sources in their parts, ``[c]``.
+        dst: rows of the destinations in theirs.
+        e_id: edge ids, ascending.
+        pair: :func:`pair_of` each edge.
+        num_parts: parts.
+        scratch: where the result goes.
+    """
+    todo = blocks(e_id.size)
+    order = sort_cut(pair, dst, num_parts * num_parts, scratch)
+    index = scratch.empty((2, e_id.size), src.dtype)
+    ids = scratch.empty(e_id.size, e_id.dtype)
+    firsts, keys_of, last = [np.empty(0, np.int64)], [np.empty(0, np.int32)], -1
+    for low, high in todo:
+        rows = order[low:high]
+        for values, out in ((src, index[0]), (dst, index[1]), (e_id, ids)):
+            np.take(values, rows, out=out[low:high], mode="clip")
+        sorted_pair = pair[rows]
+        begins = np.flatnonzero(np.diff(sorted_pair, prepend=last))
+        firsts.append(begins + low)
+        keys_of.append(sorted_pair[begins])
+        last = int(sorted_pair[-1])
+    keys = np.concatenate(keys_of)
+    pairs = np.stack([keys // num_parts, keys % num_parts], axis=1).astype(np.int32)
+    ptr = np.append(np.concatenate(firsts), e_id.size).astype(np.int64)
+    edge_index, e_id_t, pairs_t, ptr_t = (torch.from_numpy(a) for a in (index, ids, pairs, ptr))
+    return Edges(edge_index, e_id_t, {}, pairs_t, ptr_t)
 
 
 def _row_bytes(attrs: Mapping[str, Tensor]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,8 @@ from hasp.count import count
 from hasp.cut import cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
-from hasp.graph import Graph
+from hasp.graph import Graph, RowsOf, row_blocks
 from hasp.layout import Layout, check_node_part
-from hasp.parallel import blocks as cut_in_blocks
 from hasp.parallel import run
 from hasp.part import Part
 from hasp.plan import Plan
@@ -39,6 +38,9 @@ from hasp.store.framing import specs
 from hasp.store.manifest import FORMAT_VERSION, Manifest, Spec
 from hasp.store.read import FolderStore, MemoryStore
 from hasp.store.write import Writer
+
+if TYPE_CHECKING:
+    from hasp.cluster.spread import Spread
 
 __all__ = ["Progress", "assign", "build"]
 
@@ -61,6 +63,7 @@ def build(
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
     disk: Any = None,
+    spread: Spread | None = None,
 ) -> FolderStore | MemoryStore:
     """Cut a graph into parts.
 
@@ -79,6 +82,8 @@ def build(
         progress: told of every step.
         say: told in one sentence what was done to a folder that held this build or some of it.
         disk: the object that does all I/O (:class:`hasp.store.disk.Disk`).
+        spread: whose ``graph`` this is, where many workers read it, bucket it and write its parts
+            (:func:`hasp.cluster.tables.open_spread`); the bytes are the same. Needs ``root``, which all of them see.
 
     Returns:
         The parts, opened.
@@ -99,28 +104,34 @@ def build(
         )
     if node_part is None and config.backend == "given":
         raise HaspError("backend='given' is not one of those that partition; choose one, or pass node_part=")
+    if spread is not None and root is None:
+        raise HaspError("workers write parts into a folder, got root=None; give a folder that all of them see")
     given = None if node_part is None else check_node_part(node_part, entities, config.num_parts)
     with scratch:
         scratch.watch(graph.tensors())
         with clock("check"):
-            graph.check()
+            (spread or graph).check()
             _check_settings(graph, roles, config)
             if given is None:
                 config, clock.partitioner = _settled(graph, roles, config)
         with clock("fingerprint"):
-            fingerprint = graph.fingerprint(given)
+            fingerprint = (spread or graph).fingerprint(given)
         if root is None:
             return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
         with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
             if not writer.finished:
-                _to_folder(writer, graph, roles, config, given, plan, clock)
+                _to_folder(writer, graph, roles, config, given, plan, clock, spread)
             if say is not None and writer.done:
                 say(writer.done)
     return FolderStore.open(root)
 
 
-def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, clock: _Clock | None = None) -> Labels:
+def assign(
+    graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, clock: _Clock | None = None, rows: RowsOf = row_blocks
+) -> Labels:
     """Give every entity a part: the partitioner for the linked ones, the fill for the others.
+
+    ``rows`` gives the rows of an array of the graph.
 
     Returns:
         Per entity type, int32 ``[n]`` in ``0..num_parts-1``.
@@ -131,7 +142,7 @@ def assign(graph: Graph, roles: Roles, config: BuildConfig, eels: EelGraph, cloc
         how = (config.backend, None, eels.edge_weight, config.imbalance, config.seed, config.threads)
         labels[eels.linked] = cut_linked(eels.indptr, eels.indices, config.num_parts, *how)
     with clock("fill"):
-        weight = _fill_weight(graph, roles, config.balance, eels)
+        weight = _fill_weight(graph, roles, config.balance, eels, rows)
         labels = fill(labels, config.num_parts, weight, config.seed)
     return {t: labels[at : at + graph.num_nodes[t]] for t, at in entity_offsets(graph, roles).items()}
 
@@ -151,15 +162,19 @@ def _check_settings(graph: Graph, roles: Roles, config: BuildConfig) -> None:
 
 
 def _prepare(
-    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, clock: _Clock
+    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, clock: _Clock, spread: Spread | None = None
 ) -> tuple[Blocks, EelGraph, Labels]:
     with clock("split"):
         eels = split(graph, roles, config.weight, config.threads, clock.scratch)
-    labels = given if given is not None else assign(graph, roles, config, eels, clock)
+    rows = row_blocks if spread is None else spread.rows
+    labels = given if given is not None else assign(graph, roles, config, eels, clock, rows)
     with clock("bucket"):
         eels = replace(eels, indices=eels.indices[:0].copy(), edge_weight=None)  # only its degrees are still asked for
         layout = Layout.make(labels, config.num_parts, config.threads)
-        blocks = Blocks.make(graph, roles, layout, config.threads, clock.scratch)
+        if spread is not None:
+            blocks: Blocks = spread.blocks(roles, layout, clock.scratch)
+        else:
+            blocks = Blocks.make(graph, roles, layout, config.threads, clock.scratch)
     return blocks, eels, labels
 
 
@@ -190,12 +205,19 @@ def _in_memory(
 
 
 def _to_folder(
-    writer: Writer, graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, plan: Plan | None, clock: _Clock
+    writer: Writer,
+    graph: Graph,
+    roles: Roles,
+    config: BuildConfig,
+    given: Labels | None,
+    plan: Plan | None,
+    clock: _Clock,
+    spread: Spread | None,
 ) -> None:
     if given is None:
         stored = writer.load_node_part()  # of an interrupted build of the same graph and settings
         given = None if stored is None else {t: stored[t].numpy() for t in roles.entity}
-    blocks, eels, labels = _prepare(graph, roles, config, given, clock)
+    blocks, eels, labels = _prepare(graph, roles, config, given, clock, spread)
     writer.save_node_part({t: torch.from_numpy(v) for t, v in labels.items()})
     if graph.ids or graph.names:
         writer.save_ids(graph.ids, graph.names)
@@ -205,7 +227,10 @@ def _to_folder(
             writer.write(blocks.part(part_id))
 
     with clock("parts", config.num_parts) as step:
-        run(_stepping(write, step), range(config.num_parts), config.threads)
+        if spread is not None:
+            spread.write(blocks, writer, step)
+        else:
+            run(_stepping(write, step), range(config.num_parts), config.threads)
     rest_bytes = {}
     with clock("shared and cut", 3) as step:
         for name, make in (("shared", blocks.shared), ("sampled", blocks.sampled), ("cut", blocks.cut)):
@@ -219,7 +244,7 @@ def _to_folder(
     writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
 
 
-def _fill_weight(graph: Graph, roles: Roles, balance: str, eels: EelGraph) -> npt.NDArray[np.int64] | None:
+def _fill_weight(graph: Graph, roles: Roles, balance: str, eels: EelGraph, rows: RowsOf) -> npt.NDArray[np.int64] | None:
     """What each entity weighs in the fill, int64 ``[n]``; ``None`` for ``balance="nodes"``."""
     if balance == "nodes":
         return None
@@ -230,15 +255,15 @@ def _fill_weight(graph: Graph, roles: Roles, balance: str, eels: EelGraph) -> np
             continue
         for end, ids in ((edge_type[0], source), (edge_type[2], destination)):
             if roles.nodes[end] == "entity":
-                own, array = weight[offsets[end] : offsets[end] + graph.num_nodes[end]], ids.numpy()
-                for low, high in cut_in_blocks(array.size, 1 << 24):  # bincount makes int64 of what it counts
-                    own += np.bincount(array[low:high], minlength=own.size)
+                own = weight[offsets[end] : offsets[end] + graph.num_nodes[end]]
+                for block in rows(ids):  # bincount makes int64 of what it counts
+                    own += np.bincount(block.numpy(), minlength=own.size)
     if balance == "edges":
         return weight
     weight *= 24  # a loaded edge: two int64 ends and an int64 id
     for node_type, at in offsets.items():
-        rows = graph.node_attrs.get(node_type, {}).values()
-        weight[at : at + graph.num_nodes[node_type]] += 8 + sum(_row_bytes(v) for v in rows)
+        attrs = graph.node_attrs.get(node_type, {}).values()
+        weight[at : at + graph.num_nodes[node_type]] += 8 + sum(_row_bytes(v) for v in attrs)
     return weight
 
 

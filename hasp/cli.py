@@ -27,6 +27,7 @@ from hasp.options import (
     MaxPart,
     NumParts,
     Parts,
+    RayAddress,
     Reverse,
     Sample,
     Semantic,
@@ -34,7 +35,9 @@ from hasp.options import (
     Verified,
     Weight,
     one_budget,
-    sampled,
+    open_graph,
+    read_graph,
+    read_or_spread,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +120,7 @@ def plan_command(
     from hasp.plan import plan
     from hasp.split import check_weights
 
-    graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
+    graph, roles = read_graph(source, kind, exclude, reverse, entity, eel, semantic, sample)
     graph.check()
     check_weights(graph, roles, weight)
     budget = one_budget(num_parts, max_part_bytes, gpu_memory)
@@ -153,6 +156,7 @@ def build_command(
     threads: Annotated[int, typer.Option(help="0: one per core; never changes the result")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,
     verify: Annotated[str, typer.Option(help="check afterwards: none, files, or source (everything)")] = "none",
+    ray: RayAddress = "",
     html: Html = None,
     json: Json = False,
 ) -> None:
@@ -165,17 +169,24 @@ def build_command(
 
     if verify not in ("none", "files", "source"):
         raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
-    graph, roles = _read(source, kind, exclude, reverse, entity, eel, semantic, sample)
+    if ray and verify == "source":
+        raise HaspError(
+            "--verify source reads the graph on one machine, and --ray does not; run hasp verify --source afterwards"
+        )
     budget = one_budget(num_parts, max_part_bytes, gpu_memory)
     how: dict[str, Any] = {"balance": balance, "imbalance": imbalance, "backend": backend, "weight": weight}
-    planned = plan(graph, roles, **budget, gpus=gpus, **how)
-    (say if json else show)(_plan_text(roles, planned) + "\n")
-    planned.check(threads=threads or os.cpu_count() or 1, root=out)
-    config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
-    told: list[str] = []  # said when the bar is gone
-    with Bar(quiet=json) as bar:
-        how_to: dict[str, Any] = {"overwrite": overwrite, "progress": bar, "say": told.append}
-        store = build(graph, roles, config, root=out, plan=planned, **how_to)
+    given = (source, kind, exclude, reverse, entity, eel, semantic, sample)
+    with read_or_spread(ray, weight, *given) as (graph, roles, spread):
+        planned = plan(graph, roles, **budget, gpus=gpus, **how)
+        (say if json else show)(_plan_text(roles, planned) + "\n")
+        if spread is not None:
+            planned = dataclasses.replace(planned, scratch_bytes=0)  # edges are grouped by part in the workers' memory
+        planned.check(threads=threads or os.cpu_count() or 1, root=out)
+        config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
+        told: list[str] = []  # said when the bar is gone
+        with Bar(quiet=json) as bar:
+            how_to: dict[str, Any] = {"overwrite": overwrite, "progress": bar, "say": told.append, "spread": spread}
+            store = build(graph, roles, config, root=out, plan=planned, **how_to)
     for words in told:
         say(words)
     report = HASPData.of(store).report()
@@ -221,7 +232,7 @@ def verify_command(
     """Check every checksum and every rule that a build promises."""
     from hasp.store.read import FolderStore
 
-    graph = None if source is None else _open(source, kind, exclude, reverse)
+    graph = None if source is None else open_graph(source, kind, exclude, reverse)
     try:
         store = FolderStore.open(parts, verify="size")
         problems = _verify(store, graph, json)
@@ -283,30 +294,6 @@ def generate_command(
         show_json({"out": str(out), "nodes": nodes, "edges": edges})
     else:
         show(f"wrote {nodes:,} nodes and {edges:,} edges to {out}; next: hasp plan {out} --num-parts 8")
-
-
-def _open(source: str, kind: str, exclude: list[str], reverse: bool) -> Graph:
-    from hasp.sources import open_source
-
-    return open_source(source, kind=kind, exclude=exclude, reverse=reverse)  # type: ignore[arg-type]
-
-
-def _read(
-    source: str,
-    kind: str,
-    exclude: list[str],
-    reverse: bool,
-    entity: list[str],
-    eel: list[str],
-    semantic: list[str],
-    sample: list[str],
-) -> tuple[Graph, Roles]:
-    """Open a source and give its types their roles."""
-    from hasp.schema import Schema, parse_edge_name
-
-    schema = Schema(entity or None, [parse_edge_name(e) for e in eel] or None, semantic or None, sampled(sample))
-    graph = _open(source, kind, exclude, reverse)
-    return graph, schema.resolve(graph.num_nodes, graph.edges)
 
 
 def _plan_text(roles: Roles, planned: Plan) -> str:

@@ -7,7 +7,7 @@ a ``torch.Tensor``. Sources (``hasp.sources``) make Graphs; :func:`hasp.build.bu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,10 @@ from torch import Tensor
 from hasp.errors import HaspError, InvalidGraph
 from hasp.schema import EdgeType, edge_name
 
-__all__ = ["Graph", "HaspWarning"]
+__all__ = ["Graph", "HaspWarning", "RowsOf", "row_blocks"]
+
+RowsOf = Callable[[Tensor], Iterable[Tensor]]
+"""Gives the rows of an array, block by block."""
 
 _SET_BY_BATCHES = frozenset({"n_id", "e_id", "input_id", "batch_size", "owner_part"})
 # PyG's own names of attributes that are rows of nodes or edges; any other name may be something else.
@@ -161,11 +164,12 @@ class Graph:
             for key, value in attrs.items():
                 _check_attr(value, f"{node_type}.{key}", self.num_nodes[node_type], "nodes")
 
-    def fingerprint(self, node_part: Mapping[str, npt.NDArray[np.int32]] | None = None) -> str:
+    def fingerprint(self, node_part: Mapping[str, npt.NDArray[np.int32]] | None = None, rows: RowsOf | None = None) -> str:
         """blake3 of types, counts, edges and attributes, in order: equal only for graphs that are equal byte for byte.
 
         Args:
             node_part: a partition made elsewhere, which then counts as part of the source.
+            rows: gives the rows of an array of this graph, block by block; ``None``: the array holds them.
         """
         digest = blake3(max_threads=blake3.AUTO)
 
@@ -173,7 +177,7 @@ class Graph:
             shape = "" if value is None else f"{value.dtype}{tuple(value.shape)}"
             digest.update(f"{label}|{shape}\n".encode())
             if value is not None:
-                for block in _blocks(value):
+                for block in (rows or row_blocks)(value):
                     # Not view(-1): one element counts as contiguous whatever its stride, and then cannot be viewed as bytes.
                     flat = block.contiguous().as_strided((block.numel(),), (1,))
                     digest.update(flat.view(torch.uint8).numpy().data)
@@ -238,7 +242,8 @@ def _take(value: Any, label: str, key: str, count: int, into: dict[str, Tensor],
     into[key] = tensor
 
 
-def _blocks(value: Tensor) -> list[Tensor]:
+def row_blocks(value: Tensor) -> list[Tensor]:
+    """An array as blocks of rows, so that looking at all of a memory map stays bounded."""
     if value.dim() == 0 or value.numel() <= _STEP:
         return [value] if value.numel() else []
     return list(torch.split(value, max(1, _STEP * value.size(0) // value.numel())))
@@ -264,7 +269,7 @@ def _check_attr(value: Tensor, label: str, count: int, what: str) -> None:
         raise InvalidGraph(f"{label} has one row per item, got {tuple(value.shape)} for {count} {what}; repair the table")
     if value.is_floating_point():
         # A sum is one fast pass; only a sum that is NaN is looked at closely (inf - inf is NaN too, hence the count).
-        blocks = (b.float() if b.element_size() == 1 else b for b in _blocks(value))  # torch cannot add up float8
+        blocks = (b.float() if b.element_size() == 1 else b for b in row_blocks(value))  # torch cannot add up float8
         nan = sum(int(b.isnan().sum()) for b in blocks if bool(b.sum().isnan()))
         if nan:
             warnings.warn(f"{label} holds {nan:,} NaN values; they are kept as they are", HaspWarning, stacklevel=4)

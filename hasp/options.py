@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hasp.errors import HaspError
+
+if TYPE_CHECKING:
+    from hasp.cluster.spread import Spread
+    from hasp.graph import Graph
+    from hasp.schema import Roles, Schema
 
 __all__ = [
     "SOURCE",
@@ -25,6 +32,7 @@ __all__ = [
     "MaxPart",
     "NumParts",
     "Parts",
+    "RayAddress",
     "Reverse",
     "Sample",
     "Semantic",
@@ -32,6 +40,9 @@ __all__ = [
     "Verified",
     "Weight",
     "one_budget",
+    "open_graph",
+    "read_graph",
+    "read_or_spread",
     "sampled",
 ]
 
@@ -54,6 +65,7 @@ Balance = Annotated[str, typer.Option(help="what entities without links even out
 Imbalance = Annotated[float, typer.Option(help="how much above the mean the partitioner may load a part")]
 Backend = Annotated[str, typer.Option(help="partitioner: auto (metis or multilevel, by size and degrees), metis, stream, ...")]
 Weight = Annotated[str, typer.Option(help="edge attribute of the EELs used as edge weight")]
+RayAddress = Annotated[str, typer.Option("--ray", help="let Ray's workers read and write: local, auto, or an address")]
 Html = Annotated[Path | None, typer.Option(help="also write the report as one page")]
 Verified = Annotated[str, typer.Option("--verify", help="trust in files: size, first (hash once) or always")]
 
@@ -69,6 +81,55 @@ def one_budget(num_parts: int | None, max_part_bytes: str | None, gpu_memory: st
     if all(v is None for v in budget.values()):
         raise HaspError("nothing decides the number of parts; give --num-parts, --max-part-bytes or --gpu-memory")
     return budget
+
+
+def open_graph(source: str, kind: str, exclude: list[str], reverse: bool) -> Graph:
+    """:func:`hasp.sources.open_source`, imported when it is needed."""
+    from hasp.sources import open_source
+
+    return open_source(source, kind=kind, exclude=exclude, reverse=reverse)  # type: ignore[arg-type]
+
+
+def read_graph(
+    source: str,
+    kind: str,
+    exclude: list[str],
+    reverse: bool,
+    entity: list[str],
+    eel: list[str],
+    semantic: list[str],
+    sample: list[str],
+) -> tuple[Graph, Roles]:
+    """Open a source and give its types their roles."""
+    schema = _schema(entity, eel, semantic, sample)
+    graph = open_graph(source, kind, exclude, reverse)
+    return graph, schema.resolve(graph.num_nodes, graph.edges)
+
+
+@contextmanager
+def read_or_spread(
+    ray: str, weight: str, source: str, kind: str, exclude: list[str], reverse: bool, *roles: list[str]
+) -> Iterator[tuple[Graph, Roles, Spread | None]]:
+    """As :func:`read_graph`; with the address of a Ray cluster, its workers read the graph."""
+    if not ray:
+        yield *read_graph(source, kind, exclude, reverse, *roles), None
+        return
+    if kind not in ("auto", "tables"):
+        raise HaspError(f"Ray's workers read tables, got --kind {kind}; write the graph as tables, or leave --ray out")
+    from hasp.cluster.on_ray import OnRay
+    from hasp.cluster.ray_session import ray_session
+    from hasp.cluster.tables import open_spread
+
+    schema = _schema(*roles)
+    with ray_session(ray) as session:
+        spread, own = open_spread(source, OnRay(session), schema, exclude=exclude, reverse=reverse, weight=weight)
+        yield spread.graph, own, spread
+
+
+def _schema(entity: list[str], eel: list[str], semantic: list[str], sample: list[str]) -> Schema:
+    from hasp.schema import Schema, parse_edge_name
+
+    return Schema(entity or None, [parse_edge_name(e) for e in eel] or None, semantic or None, sampled(sample))
 
 
 def _quota(text: str) -> tuple[str, int]:

@@ -10,8 +10,9 @@ from typing import Literal
 
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph
+from hasp.sources.remote import is_url
 
-__all__ = ["KINDS", "Kind", "open_source"]
+__all__ = ["KINDS", "Kind", "open_source", "without"]
 
 Kind = Literal["auto", "tables", "catalogue", "movielens", "hetero_data", "synthetic"]
 KINDS = ("auto", "tables", "catalogue", "movielens", "hetero_data", "synthetic")
@@ -21,7 +22,8 @@ def open_source(path: str | Path, *, kind: Kind = "auto", exclude: Collection[st
     """Read a graph from wherever it is, and recognise what that is.
 
     Args:
-        path: a folder or file, or ``"synthetic:<titles>"`` or ``"synthetic:<titles>:<seed>"``.
+        path: a folder or file, a URL of a folder of tables (:mod:`hasp.sources.remote`), or ``"synthetic:<titles>"`` or
+            ``"synthetic:<titles>:<seed>"``.
         kind: ``tables`` (:mod:`hasp.sources.tables`), ``catalogue`` (:mod:`hasp.sources.catalogue`), ``movielens``
             (:mod:`hasp.sources.movielens`), ``hetero_data`` (a ``HeteroData`` saved by ``torch.save``), ``synthetic``
             (:mod:`hasp.sources.synthetic`); ``auto`` looks at the path.
@@ -52,7 +54,7 @@ def open_source(path: str | Path, *, kind: Kind = "auto", exclude: Collection[st
 
         graph = read_tables(path)
     if exclude and found != "catalogue":
-        graph = _without(graph, exclude)
+        graph = without(graph, exclude)
     if reverse:
         from hasp.sources.reverse import add_reverse
 
@@ -65,6 +67,8 @@ def _recognise(path: str | Path) -> str:
 
     if str(path).startswith("synthetic:"):
         return "synthetic"
+    if is_url(path):
+        return "tables"
     folder = Path(path)
     if folder.is_file():
         if folder.suffix in (".pt", ".pth"):
@@ -119,7 +123,8 @@ def _hetero_data(path: Path) -> Graph:
     return Graph.from_hetero_data(data)
 
 
-def _without(graph: Graph, exclude: Collection[str]) -> Graph:
+def without(graph: Graph, exclude: Collection[str]) -> Graph:
+    """A graph without some node types and their edges. Raises :class:`HaspError` for a type that it does not have."""
     for name in exclude:
         if name not in graph.num_nodes:
             raise HaspError(f"exclude names the node type {name!r}, but the graph has {list(graph.num_nodes)}; correct it")

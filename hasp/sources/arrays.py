@@ -26,7 +26,11 @@ def mapped_arrays(folder: Path) -> dict[str, dict[str, Tensor]]:
         if not owner or not name or "__" in owner:
             raise InvalidGraph(f"{path}: arrays are called <node type>.<attribute>.npy; rename it")
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(path, Path):
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:  # on another file system: there is nothing to map
+                with path.open("rb") as file:
+                    array = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise InvalidGraph(
                 f"{path}: not a whole .npy file of numbers ({str(error).splitlines()[0]}); save it again"

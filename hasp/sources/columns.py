@@ -192,7 +192,7 @@ def open_rows(path: Path) -> Iterator[Any]:
 
 def _open(path: Path, encoding: str) -> TextIO:
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding=encoding, newline="")
+        return gzip.open(path if isinstance(path, Path) else path.open("rb"), "rt", encoding=encoding, newline="")
     return path.open(encoding=encoding, newline="")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from hasp.sources.columns import Array, Table, read_table
 from hasp.sources.ids import Bad, IdMap, sorted_unique
 from hasp.sources.stream import Block, Rows
 
-__all__ = ["ENDS", "EdgeTable", "end_names", "open_edges", "pop"]
+__all__ = ["ENDS", "EdgeTable", "end_names", "open_edges", "place_ends", "pop", "rest_of", "where_of"]
 
 ENDS = (("src", "dst"), ("source", "target"), ("source", "destination"))
 """What the two columns of ids may be called."""
@@ -95,7 +95,7 @@ class _Whole:
         out = []
         for side in (0, 1):
             node_type = edge_type[2 * side]
-            found = maps[node_type].find(self._ids.pop(0), _where(self.path, edge_type, side), self.typed)
+            found = maps[node_type].find(self._ids.pop(0), where_of(self.path, edge_type, side), self.typed)
             out.append(found.to(id_dtype(len(maps[node_type]))))
         return out[0], out[1]
 
@@ -131,24 +131,9 @@ class _Streamed:
     def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
         own = [maps[edge_type[2 * side]] for side in (0, 1)]
         out = [scratch.empty(self.rows, numpy_ids(len(ids))) for ids in own]
-
-        def place(first: int, block: Block) -> tuple[Bad, Bad]:
-            bad = []
-            for side, (ids, target) in enumerate(zip(own, out, strict=True)):
-                name, where = self._names[side], _where(self.path, edge_type, side)
-                text = self._rows.text(block, name) if ids.ids.dtype.kind == "U" else None
-                window = target[first : first + len(block[name])]
-                if text is not None:
-                    bad.append(ids.place_text(text, window, first))
-                else:
-                    bad.append(ids.place(self._rows.ids(block, name, first), where, True, window, first))
-            return bad[0], bad[1]
-
         for ids in own:
             ids.prepare()
-        results: list[Any] = list(self._rows.visit(self._names, place))
-        for side, ids in enumerate(own):
-            ids.refuse([bad[side] for bad in results], self.rows, _where(self.path, edge_type, side))
+        place_ends(self._rows, self._names, own, [where_of(self.path, edge_type, side) for side in (0, 1)], out)
         return torch.from_numpy(out[0]), torch.from_numpy(out[1])
 
     def rest(self, scratch: Scratch) -> Table:
@@ -171,5 +156,39 @@ def rest_of(rows: Rows, names: list[str], scratch: Scratch) -> Table:
     return table
 
 
-def _where(path: Path, edge_type: EdgeType, side: int) -> str:
+def place_ends(
+    rows: Rows, names: Sequence[str], maps: Sequence[IdMap], where: Sequence[str], out: Sequence[Array], first: int = 0
+) -> None:
+    """Columns of ids as positions, in one pass over a Parquet table.
+
+    Args:
+        rows: the table, or a piece of one.
+        names: of the columns.
+        maps: the ids of each column's node type, prepared (:meth:`hasp.sources.ids.IdMap.prepare`).
+        where: what each column is called in an error.
+        out: gets the positions of each column, ``[rows]``.
+        first: the row of the whole table that the piece begins with.
+
+    Raises:
+        InvalidGraph: a value is no id of its type.
+    """
+
+    def place(at: int, block: Block) -> list[Bad]:
+        bad = []
+        for name, ids, label, target in zip(names, maps, where, out, strict=True):
+            text = rows.text(block, name) if ids.ids.dtype.kind == "U" else None
+            window = target[at : at + len(block[name])]
+            if text is not None:
+                bad.append(ids.place_text(text, window, first + at))
+            else:
+                bad.append(ids.place(rows.ids(block, name, first + at), label, True, window, first + at))
+        return bad
+
+    results = list(rows.visit(names, place))
+    for column, (ids, label) in enumerate(zip(maps, where, strict=True)):
+        ids.refuse([bad[column] for bad in results], rows.rows, label)
+
+
+def where_of(path: Path, edge_type: EdgeType, side: int) -> str:
+    """What the sources (0) or destinations (1) of an edge table are called in an error."""
     return f"{path}, {edge_type[2 * side]!r} as {('source', 'destination')[side]}"

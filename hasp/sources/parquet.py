@@ -12,7 +12,9 @@ import numpy as np
 from hasp.errors import HaspError, InvalidGraph
 from hasp.sources.columns import Array, Table, check_header
 
-__all__ = ["id_values", "is_text", "numbers", "pyarrow", "read_parquet", "reading", "write_parquet"]
+__all__ = ["id_values", "is_text", "numbers", "parquet_file", "pyarrow", "read_parquet", "reading", "write_parquet"]
+
+_BUFFER = 1 << 20  # bytes read at a time
 
 
 def read_parquet(
@@ -28,7 +30,7 @@ def read_parquet(
     """
     pa, pq = pyarrow()
     with reading(pa, path):
-        source = pq.read_table(path, columns=None if only is None else _present(pq, path, only))
+        source = pq.read_table(**_where(path), columns=None if only is None else _present(pq, path, only))
     check_header(path, source.column_names)
     table = Table(path, source.num_rows, typed=True)
     for name in source.column_names:
@@ -87,8 +89,26 @@ def reading(pa: Any, path: Path) -> Iterator[None]:
         raise InvalidGraph(f"{path}: not a whole Parquet file ({reason}); write or copy it again") from error
 
 
+@contextmanager
+def parquet_file(path: Path, metadata: Any = None) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile``, of which a column of a row group may be larger than memory."""
+    pq = pyarrow()[1]
+    if isinstance(path, Path):
+        with pq.ParquetFile(path, metadata=metadata, buffer_size=_BUFFER, pre_buffer=False) as file:
+            yield file
+    else:  # over a network, few large reads are better than many small ones
+        with path.open("rb") as stream, pq.ParquetFile(stream, metadata=metadata, pre_buffer=True) as file:
+            yield file
+
+
 def _present(pq: Any, path: Path, only: Collection[str]) -> list[str]:
-    return [name for name in pq.ParquetDataset(path).schema.names if name in only]
+    where = _where(path)
+    return [name for name in pq.ParquetDataset(where.pop("source"), **where).schema.names if name in only]
+
+
+def _where(path: Path) -> dict[str, Any]:
+    """Where a file or folder is, in the arguments of pyarrow."""
+    return {"source": path} if isinstance(path, Path) else {"source": path.inner, "filesystem": path.fs}
 
 
 def is_text(pa: Any, kind: Any) -> bool:

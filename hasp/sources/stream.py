@@ -5,6 +5,7 @@ Row groups are dealt out to threads. A block's place follows from its rows alone
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from hasp.scratch import MEMORY, Scratch, scratch_folder
 from hasp.sizes import available_memory
 from hasp.sources.columns import Array, check_header
 from hasp.sources.ids import Text
-from hasp.sources.parquet import id_values, is_text, numbers, pyarrow, reading
+from hasp.sources.parquet import id_values, is_text, numbers, parquet_file, pyarrow, reading
 
 __all__ = ["READ_SPILL", "Rows", "room_for"]
 
@@ -27,7 +28,6 @@ READ_SPILL = 0.2
 """Share of the free memory above which what is read from Parquet goes to scratch files."""
 
 _ROWS = 1 << 20  # of a block
-_BUFFER = 1 << 20  # bytes read at a time: a column of a row group may be larger than memory
 
 R = TypeVar("R")
 Block = Mapping[str, Any]
@@ -59,7 +59,7 @@ class Rows:
     """
 
     def __init__(self, path: Path) -> None:
-        self._pa, self._pq = pyarrow()
+        self._pa = pyarrow()[0]
         self.path = path
         self._files = [path] if path.is_file() else sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
         self._meta: list[Any] = []
@@ -67,7 +67,7 @@ class Rows:
         self._schema: Any = None
         self.rows, self.whole = 0, not self._files
         for number, file in enumerate(self._files):
-            with reading(self._pa, path), self._pq.ParquetFile(file) as opened:
+            with reading(self._pa, path), parquet_file(file) as opened:
                 meta, schema = opened.metadata, opened.schema_arrow
             self._meta.append(meta)
             self.whole |= self._schema is not None and not schema.remove_metadata().equals(self._schema.remove_metadata())
@@ -88,6 +88,29 @@ class Rows:
         rows = cls(path)
         return None if rows.whole else rows
 
+    def pieces(self, rows: int) -> list[tuple[int, Rows]]:
+        """Cut at row groups into tables of at least so many rows (but the last): (first row, table whose rows begin at 0).
+
+        A piece knows its own files alone, so that it is small enough to be sent to another machine.
+        """
+        out: list[tuple[int, Rows]] = []
+        taken: list[_Group] = []
+        for at, group in enumerate(self._groups):
+            taken.append(group)
+            end = self._groups[at + 1].first if at + 1 < len(self._groups) else self.rows
+            if end - taken[0].first >= max(rows, 1) or (end == self.rows and end > taken[0].first):
+                out.append((taken[0].first, self._piece(taken, end)))
+                taken = []
+        return out
+
+    def _piece(self, groups: list[_Group], end: int) -> Rows:
+        files = sorted({group.file for group in groups})
+        piece, first = copy.copy(self), groups[0].first
+        piece._files, piece._meta = [self._files[i] for i in files], [self._meta[i] for i in files]
+        piece._groups = [_Group(files.index(group.file), group.number, group.first - first) for group in groups]
+        piece.rows = end - first
+        return piece
+
     def type(self, name: str) -> Any:
         """The pyarrow type of a column, of its values where it is encoded by a dictionary."""
         kind = self._schema.field(name).type
@@ -98,8 +121,7 @@ class Rows:
 
         def group(item: _Group) -> list[R]:
             out, first = [], item.first
-            options = {"metadata": self._meta[item.file], "buffer_size": _BUFFER, "pre_buffer": False}
-            with reading(self._pa, self.path), self._pq.ParquetFile(self._files[item.file], **options) as file:
+            with reading(self._pa, self.path), parquet_file(self._files[item.file], self._meta[item.file]) as file:
                 for batch in file.iter_batches(_ROWS, row_groups=[item.number], columns=list(names), use_threads=False):
                     out.append(task(first, {name: self._plain(batch.column(name)) for name in names}))
                     first += batch.num_rows
@@ -133,7 +155,7 @@ class Rows:
         out: dict[str, Array] = {}
         rest = []
         for name in names:
-            kind = self._kind(name)
+            kind = self.kind(name)
             if kind is None:
                 rest.append(name)
             else:
@@ -158,7 +180,7 @@ class Rows:
         """Whether a column holds text."""
         return is_text(self._pa, self.type(name))
 
-    def _kind(self, name: str) -> tuple[npt.DTypeLike, tuple[int, ...]] | None:
+    def kind(self, name: str) -> tuple[npt.DTypeLike, tuple[int, ...]] | None:
         """Type and trailing shape of a column of numbers; ``None`` where they depend on what the rows hold."""
         types, kind = self._pa.types, self._schema.field(name).type
         shape: list[int] = []
@@ -180,7 +202,7 @@ class Rows:
         return dtype, tuple(shape)
 
     def _first(self, name: str) -> Array | None:
-        with reading(self._pa, self.path), self._pq.ParquetFile(self._files[self._groups[0].file]) as file:
+        with reading(self._pa, self.path), parquet_file(self._files[self._groups[0].file]) as file:
             batch = next(file.iter_batches(1, columns=[name]))
         return numbers(self._pa, self.path, name, batch.column(name))
 

@@ -40,21 +40,45 @@ from hasp.sources.arrays import mapped_arrays
 from hasp.sources.columns import SUFFIXES, Array, Table, read_table, split_suffix
 from hasp.sources.edges import ENDS, EdgeTable, open_edges, pop, rest_of
 from hasp.sources.ids import IdMap, sorted_unique
+from hasp.sources.remote import place
 from hasp.sources.stream import Rows, room_for
 
-__all__ = ["attributes", "read_tables", "write_tables"]
+__all__ = ["Reader", "attributes", "numbered", "read_tables", "write_tables"]
 
 _NAMES = ("name", "title")
 _NUMBERED = re.compile(r"(.+)_(0|[1-9][0-9]*)")
 
 
-def read_tables(folder: str | Path, scratch: Scratch | None = None) -> Graph:
+class Reader:
+    """How the columns of tables become arrays: read now, into memory or scratch files."""
+
+    def open_edges(self, path: Path) -> EdgeTable:
+        """Open an edge table."""
+        return open_edges(path)
+
+    def edge_attributes(self, table: EdgeTable, label: str, left: list[str], scratch: Scratch) -> dict[str, Tensor]:
+        """The attributes of an edge table; see :func:`attributes`."""
+        return attributes(table.rest(scratch), label, left, scratch)
+
+    def node_attributes(
+        self, table: Table, rows: Rows | None, rest: list[str], label: str, left: list[str], scratch: Scratch
+    ) -> dict[str, Tensor]:
+        """The attributes of a node table, of which ``table`` holds all, or all but the columns ``rest`` of ``rows``."""
+        if rows is not None:
+            more = rest_of(rows, rest, scratch)
+            table.columns |= more.columns
+            table.text += more.text
+        return attributes(table, label, left, scratch)
+
+
+def read_tables(folder: str | Path, scratch: Scratch | None = None, reader: Reader | None = None) -> Graph:
     """Read the folder described at the top of this module.
 
     Args:
         folder: holds ``edges/`` and, for types with attributes or nodes without edges, ``nodes/``.
         scratch: where edges and attributes of Parquet tables go; ``None``: to memory, or to files if they are more than
             :data:`hasp.sources.stream.READ_SPILL` of what is free.
+        reader: makes arrays of columns.
 
     Returns:
         The graph; node types and edge types in the order of their names. Ends of edges are int32 where they fit. ``ids``
@@ -66,7 +90,7 @@ def read_tables(folder: str | Path, scratch: Scratch | None = None) -> Graph:
     Warns:
         HaspWarning: text columns were left out.
     """
-    folder = Path(folder)
+    folder, reader = place(folder), reader or Reader()
     node_files, edge_files = _tables(folder / "nodes"), _tables(folder / "edges")
     if not node_files and not edge_files:
         raise InvalidGraph(
@@ -78,15 +102,15 @@ def read_tables(folder: str | Path, scratch: Scratch | None = None) -> Graph:
         scratch = room_for([*node_files.values(), *edge_files.values()])
     left: list[str] = []
     with scratch:
-        maps, names, node_attrs = _read_nodes(node_files, arrays, scratch, left)
-        tables = {parse_edge_name(relation): open_edges(path) for relation, path in edge_files.items()}
+        maps, names, node_attrs = _read_nodes(node_files, arrays, scratch, left, reader)
+        tables = {parse_edge_name(relation): reader.open_edges(path) for relation, path in edge_files.items()}
         _infer(tables, maps)
         edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
         edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
         for edge_type in list(tables):
             table = tables.pop(edge_type)
             edges[edge_type] = table.positions(maps, edge_type, scratch)
-            edge_attrs[edge_type] = attributes(table.rest(scratch), edge_name(edge_type), left, scratch)
+            edge_attrs[edge_type] = reader.edge_attributes(table, edge_name(edge_type), left, scratch)
     if left:
         warnings.warn(
             f"columns of text are not carried into parts: {', '.join(left)}; turn them into numbers or node types",
@@ -105,7 +129,7 @@ def read_tables(folder: str | Path, scratch: Scratch | None = None) -> Graph:
 
 
 def _read_nodes(
-    files: Mapping[str, Path], arrays: Mapping[str, dict[str, Tensor]], scratch: Scratch, left: list[str]
+    files: Mapping[str, Path], arrays: Mapping[str, dict[str, Tensor]], scratch: Scratch, left: list[str], reader: Reader
 ) -> tuple[dict[str, IdMap], dict[str, Array], dict[str, dict[str, Tensor]]]:
     """Per node type its ids, its readable names where it has some, and its attributes."""
     maps: dict[str, IdMap] = {}
@@ -116,15 +140,12 @@ def _read_nodes(
             raise InvalidGraph(f"{path}: names of node types have no '__', got {node_type!r}; rename the file")
         rows = Rows.open(path) if path.name.endswith(".parquet") else None
         table = read_table(path, ids=("id",), names=_NAMES, only=None if rows is None else ("id", *_NAMES))
-        if rows is not None:
-            rest = rest_of(rows, [n for n in rows.names if n not in table.columns and n not in table.text], scratch)
-            table.columns |= rest.columns
-            table.text += rest.text
+        rest = [] if rows is None else [n for n in rows.names if n not in table.columns and n not in table.text]
         maps[node_type] = IdMap(pop(table, "id", "a node table"), str(path), node_type, table.typed)
         name = next((n for n in _NAMES if n in table.columns and table.columns[n].dtype.kind == "U"), None)
         if name is not None:
             names[node_type] = table.columns.pop(name)
-        attrs[node_type] = attributes(table, node_type, left, scratch)
+        attrs[node_type] = reader.node_attributes(table, rows, rest, node_type, left, scratch)
     for node_type, own in arrays.items():
         lengths = {name: value.size(0) for name, value in own.items()}
         if node_type not in maps:
@@ -226,7 +247,7 @@ def attributes(table: Table, label: str, left: list[str], scratch: Scratch = MEM
         del columns[name]  # a title beside a name
         table.text.append(name)
     left.extend(f"{label}.{name}" for name in table.text)
-    for stem, members in _numbered(columns).items():
+    for stem, members in numbered(columns).items():
         if stem in columns:
             raise InvalidGraph(
                 f"{table.path}: columns {members[0]!r}... become the attribute {stem!r}, which is a column too; rename it"
@@ -241,7 +262,7 @@ def attributes(table: Table, label: str, left: list[str], scratch: Scratch = MEM
     return {name: torch.from_numpy(_writable(values)) for name, values in columns.items()}
 
 
-def _numbered(columns: Mapping[str, Any]) -> dict[str, list[str]]:
+def numbered(columns: Mapping[str, Any]) -> dict[str, list[str]]:
     """Stem -> its columns ``stem_0 ... stem_k``, where they are complete and one-dimensional."""
     groups: dict[str, list[int]] = {}
     for name, values in columns.items():
@@ -276,7 +297,7 @@ def _add(columns: dict[str, Array], attrs: Mapping[str, Tensor], label: str, for
         else:
             raise HaspError(f"CSV holds one or two dimensions, and {label}.{name} has {array.ndim}; use parquet")
     two_dimensional = {name for name, value in attrs.items() if value.dim() == 2} if format != "parquet" else set()
-    clash = sorted(set(_numbered(columns)) - two_dimensional)
+    clash = sorted(set(numbered(columns)) - two_dimensional)
     if clash or len(columns) < len(set(columns)):
         raise HaspError(f"attribute {label}.{clash[0]}_0 would be read back as a column of {clash[0]!r}; rename it")
 

@@ -37,6 +37,7 @@ from hasp.store.layout import (
     required,
 )
 from hasp.store.manifest import FORMAT_VERSION, FileEntry, Manifest
+from hasp.store.offer import Offer, is_offer
 
 __all__ = ["Writer"]
 
@@ -164,7 +165,7 @@ class Writer:
         if MANIFEST in names:
             self._disk.discard(self.root / MANIFEST)
         for name in names:
-            if name.endswith(".tmp") and (is_data(name[:-4]) or name[:-4] in (MANIFEST, BUILD_LOG)):
+            if is_offer(name) or (name.endswith(".tmp") and (is_data(name[:-4]) or name[:-4] in (MANIFEST, BUILD_LOG))):
                 self._disk.discard(self.root / name)
 
     def _stored_manifest(self) -> Manifest | None:
@@ -248,18 +249,40 @@ class Writer:
         if tensors:
             self._save(IDS, tensors)
 
-    def _save(self, name: str, tensors: Mapping[str, Tensor]) -> int:
+    def adopt(self, offer: Offer) -> None:
+        """Give a part that another process wrote (:func:`hasp.store.offer.offer`) its name.
+
+        Raises:
+            HaspError: the file is not there, or shorter than was said: the folder is not one that both processes see.
+        """
+        self._check_open()
+        path = self.root / offer.name
+        if offer.name not in self._disk.list(self.root) or self._disk.size(path) != offer.num_bytes:
+            raise HaspError(
+                f"workers write parts into a folder that all machines share, but {path} is not what a worker wrote there; "
+                "build into a shared folder"
+            )
+        self._disk.publish(path, self.root / file_name(offer.part_id))
+        self._note(file_name(offer.part_id), FileEntry(offer.num_bytes, offer.blake3, offer.tensors))
+
+    def _check_open(self) -> None:
         if self.manifest is not None:
             raise HaspError(f"{self.root} holds this build, finished; {_REBUILD} to write again")
         if self._handle is None:
             raise HaspError("a Writer holds the folder's lock while it writes; use it in a with block")
+
+    def _save(self, name: str, tensors: Mapping[str, Tensor]) -> int:
+        self._check_open()
         shapes = specs(tensors)
         size, digest = self._disk.put(self.root / name, chunks(tensors))
-        entry = FileEntry(size, digest, shapes)
+        self._note(name, FileEntry(size, digest, shapes))
+        return size
+
+    def _note(self, name: str, entry: FileEntry) -> None:
+        """Write down that a file is durable."""
         with self._mutex:
             self._disk.append(self.root / JOURNAL, (resume.line(name, entry) + "\n").encode())
             self._entries[name] = entry
-        return size
 
     def finish(
         self,
@@ -305,7 +328,7 @@ class Writer:
         data = manifest.to_bytes()
         manifest = Manifest.from_bytes(data, str(self.root / MANIFEST))  # what no reader would take is not written
         for name in self._disk.list(self.root):  # of a larger build that this one replaces
-            if is_data(name) and name not in self._entries:
+            if is_offer(name) or (is_data(name) and name not in self._entries):
                 self._disk.discard(self.root / name)
         self._disk.put(self.root / BUILD_LOG, [json.dumps(dict(build_log), indent=1).encode() + b"\n"])
         self._disk.put(self.root / MANIFEST, [data])
