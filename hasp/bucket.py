@@ -112,8 +112,9 @@ def bucket_edges(
     e_id: Array = scratch.empty(src.size, numpy_ids(src.size))
     todo = blocks(src.size, _BLOCK)
     counts = np.zeros((len(todo), layout.num_parts + 1), dtype=np.int64)
+    # One byte per edge, two from 256 parts on, between counting and placing.
+    bucket = scratch.empty(src.size, np.uint8 if layout.num_parts < 2**8 else np.uint16)
     place: Callable[[int], None]
-    where: Callable[[int, npt.NDArray[np.int64]], None]
     if roles.nodes[src_type] == roles.nodes[dst_type] == "entity":
         a, b = layout.types[src_type], layout.types[dst_type]
         out = scratch.empty((2, src.size), np.int32)
@@ -122,16 +123,12 @@ def bucket_edges(
 
         def count(i: int) -> None:
             low, high = todo[i]
-            kernel.count_both(src[low:high], dst[low:high], a.part, b.part, layout.num_parts, counts[i])
+            kernel.count_both(src[low:high], dst[low:high], a.part, b.part, layout.num_parts, counts[i], bucket[low:high])
 
         def place(i: int) -> None:
             low, high = todo[i]
-            block = (src[low:high], dst[low:high], a.part, b.part, a.local, b.local)
-            kernel.place_both(*block, layout.num_parts, low, cursors[i], out, e_id)
-
-        def where(i: int, at: npt.NDArray[np.int64]) -> None:
-            low, high = todo[i]
-            kernel.where_both(src[low:high], dst[low:high], a.part, b.part, layout.num_parts, cursors[i], at)
+            block = (src[low:high], dst[low:high], bucket[low:high], a.local, b.local)
+            kernel.place_both(*block, low, cursors[i], out, e_id)
     else:
         entity_is_source = roles.nodes[src_type] == "entity"
         own = layout.types[src_type if entity_is_source else dst_type]
@@ -145,16 +142,12 @@ def bucket_edges(
 
         def count(i: int) -> None:
             low, high = todo[i]
-            kernel.count_one(end[low:high], own.part, counts[i])
+            kernel.count_one(end[low:high], own.part, counts[i], bucket[low:high])
 
         def place(i: int) -> None:
             low, high = todo[i]
-            block = (end[low:high], other[low:high], own.part, own.local)
+            block = (end[low:high], other[low:high], bucket[low:high], own.local)
             kernel.place_one(*block, low, cursors[i], out_end, out_other, e_id)
-
-        def where(i: int, at: npt.NDArray[np.int64]) -> None:
-            low, high = todo[i]
-            kernel.where_one(end[low:high], own.part, cursors[i], at)
 
     run(count, range(len(todo)), threads)
     ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
@@ -165,15 +158,15 @@ def bucket_edges(
     attrs = {}
     for name, value in graph.edge_attrs.get(edge_type, {}).items():
         if scratch.folder is not None and is_large(value):
-            cursors = begins.copy()
-            attrs[name] = _spread(value, todo, where, threads, scratch)
+            attrs[name] = _spread(value, todo, bucket, begins.copy(), threads, scratch)
     return Buckets(ends, e_id, ptr, num_keys, attrs)
 
 
 def _spread(
     value: Tensor,
     todo: list[tuple[int, int]],
-    where: Callable[[int, npt.NDArray[np.int64]], None],
+    bucket: npt.NDArray[np.unsignedinteger[Any]],
+    cursors: npt.NDArray[np.int64],
     threads: int,
     scratch: Scratch,
 ) -> Tensor:
@@ -183,7 +176,7 @@ def _spread(
     def move(i: int) -> None:
         low, high = todo[i]
         at = np.empty(high - low, dtype=np.int64)
-        where(i, at)
+        kernel.where(bucket[low:high], cursors[i], at)
         target[at] = whole_rows(value[low:high])
 
     run(move, range(len(todo)), threads)

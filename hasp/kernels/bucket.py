@@ -11,33 +11,29 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows", "where_both", "where_one"]
+__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows", "where"]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
 
 @njit
-def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, counts: Any) -> None:
-    """Count the edges of each bucket; both ends are entities. ``counts`` int64 ``[num_parts + 1]``, added to."""
+def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, counts: Any, bucket: Any) -> None:
+    """Find and count the buckets of a block of edges whose ends are both entities.
+
+    ``counts`` int64 ``[num_parts + 1]`` is added to. ``bucket`` (unsigned, as long as the block) keeps each edge's bucket, so
+    that placing need not look both ends up again.
+    """
     for i in range(src.size):
         p = np.int64(src_part[src[i]])
         cut = np.int64(p != np.int64(dst_part[dst[i]]))
-        counts[p + cut * (num_parts - p)] += 1
+        p += cut * (num_parts - p)
+        bucket[i] = p
+        counts[p] += 1
 
 
 @njit
 def place_both(
-    src: Any,
-    dst: Any,
-    src_part: Any,
-    dst_part: Any,
-    src_local: Any,
-    dst_local: Any,
-    num_parts: int,
-    first: int,
-    cursor: Any,
-    out: Any,
-    e_id: Any,
+    src: Any, dst: Any, bucket: Any, src_local: Any, dst_local: Any, first: int, cursor: Any, out: Any, e_id: Any
 ) -> None:
     """Scatter a block of edges to its buckets, in order.
 
@@ -45,56 +41,42 @@ def place_both(
     ``[2, E]`` gets the local rows and ``e_id`` ``[E]`` the edge ids, the first of which is ``first``.
     """
     for i in range(src.size):
-        s = src[i]
-        d = dst[i]
-        p = np.int64(src_part[s])
-        cut = np.int64(p != np.int64(dst_part[d]))
-        bucket = p + cut * (num_parts - p)
-        at = cursor[bucket]
-        cursor[bucket] = at + 1
-        out[0, at] = src_local[s]
-        out[1, at] = dst_local[d]
+        p = bucket[i]
+        at = cursor[p]
+        cursor[p] = at + 1
+        out[0, at] = src_local[src[i]]
+        out[1, at] = dst_local[dst[i]]
         e_id[at] = first + i
 
 
 @njit
-def count_one(end: Any, part: Any, counts: Any) -> None:
-    """Count the edges of each part; only ``end`` is an entity. ``counts`` int64 ``[num_parts]``, added to."""
+def count_one(end: Any, part: Any, counts: Any, bucket: Any) -> None:
+    """As :func:`count_both` where only ``end`` is an entity. ``counts`` int64 ``[num_parts]``, added to."""
     for i in range(end.size):
-        counts[part[end[i]]] += 1
+        p = part[end[i]]
+        bucket[i] = p
+        counts[p] += 1
 
 
 @njit
 def place_one(
-    end: Any, other: Any, part: Any, local: Any, first: int, cursor: Any, out_end: Any, out_other: Any, e_id: Any
+    end: Any, other: Any, bucket: Any, local: Any, first: int, cursor: Any, out_end: Any, out_other: Any, e_id: Any
 ) -> None:
     """Scatter a block of edges to the parts of ``end``, in order; ``other`` keeps its global id."""
     for i in range(end.size):
-        v = end[i]
-        p = part[v]
+        p = bucket[i]
         at = cursor[p]
         cursor[p] = at + 1
-        out_end[at] = local[v]
+        out_end[at] = local[end[i]]
         out_other[at] = other[i]
         e_id[at] = first + i
 
 
 @njit
-def where_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, cursor: Any, out: Any) -> None:
-    """Where :func:`place_both` puts each edge of a block: ``out`` int64, as long as the block; ``cursor`` is moved on."""
-    for i in range(src.size):
-        p = np.int64(src_part[src[i]])
-        cut = np.int64(p != np.int64(dst_part[dst[i]]))
-        bucket = p + cut * (num_parts - p)
-        out[i] = cursor[bucket]
-        cursor[bucket] += 1
-
-
-@njit
-def where_one(end: Any, part: Any, cursor: Any, out: Any) -> None:
-    """Where :func:`place_one` puts each edge of a block; as :func:`where_both`."""
-    for i in range(end.size):
-        p = part[end[i]]
+def where(bucket: Any, cursor: Any, out: Any) -> None:
+    """Where a block's edges are placed: ``out`` int64, as long as the block; ``cursor`` is moved on."""
+    for i in range(bucket.size):
+        p = bucket[i]
         out[i] = cursor[p]
         cursor[p] += 1
 

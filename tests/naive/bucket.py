@@ -1,48 +1,41 @@
 """Bucketing: which edges go where, one edge at a time."""
 
 
-def count_both(src, dst, src_part, dst_part, num_parts, counts):
-    """Twin of the kernel of this name."""
-    for s, d in zip(src, dst, strict=True):
-        counts[int(src_part[s]) if src_part[s] == dst_part[d] else num_parts] += 1
-
-
-def place_both(src, dst, src_part, dst_part, src_local, dst_local, num_parts, first, cursor, out, e_id):
+def count_both(src, dst, src_part, dst_part, num_parts, counts, bucket):
     """Twin of the kernel of this name."""
     for i, (s, d) in enumerate(zip(src, dst, strict=True)):
-        bucket = int(src_part[s]) if src_part[s] == dst_part[d] else num_parts
-        at = cursor[bucket]
+        bucket[i] = int(src_part[s]) if src_part[s] == dst_part[d] else num_parts
+        counts[bucket[i]] += 1
+
+
+def place_both(src, dst, bucket, src_local, dst_local, first, cursor, out, e_id):
+    """Twin of the kernel of this name."""
+    for i, (s, d, b) in enumerate(zip(src, dst, bucket, strict=True)):
+        at = cursor[b]
         out[0, at], out[1, at], e_id[at] = src_local[s], dst_local[d], first + i
-        cursor[bucket] += 1
+        cursor[b] += 1
 
 
-def count_one(end, part, counts):
-    """Twin of the kernel of this name."""
-    for v in end:
-        counts[int(part[v])] += 1
-
-
-def place_one(end, other, part, local, first, cursor, out_end, out_other, e_id):
-    """Twin of the kernel of this name."""
-    for i, (v, w) in enumerate(zip(end, other, strict=True)):
-        at = cursor[int(part[v])]
-        out_end[at], out_other[at], e_id[at] = local[v], w, first + i
-        cursor[int(part[v])] += 1
-
-
-def where_both(src, dst, src_part, dst_part, num_parts, cursor, out):
-    """Twin of the kernel of this name."""
-    for i, (s, d) in enumerate(zip(src, dst, strict=True)):
-        bucket = int(src_part[s]) if src_part[s] == dst_part[d] else num_parts
-        out[i] = cursor[bucket]
-        cursor[bucket] += 1
-
-
-def where_one(end, part, cursor, out):
+def count_one(end, part, counts, bucket):
     """Twin of the kernel of this name."""
     for i, v in enumerate(end):
-        out[i] = cursor[int(part[v])]
-        cursor[int(part[v])] += 1
+        bucket[i] = int(part[v])
+        counts[bucket[i]] += 1
+
+
+def place_one(end, other, bucket, local, first, cursor, out_end, out_other, e_id):
+    """Twin of the kernel of this name."""
+    for i, (v, w, b) in enumerate(zip(end, other, bucket, strict=True)):
+        at = cursor[b]
+        out_end[at], out_other[at], e_id[at] = local[v], w, first + i
+        cursor[b] += 1
+
+
+def where(bucket, cursor, out):
+    """Twin of the kernel of this name."""
+    for i, b in enumerate(bucket):
+        out[i] = cursor[b]
+        cursor[b] += 1
 
 
 def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
