@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
+import os
 import re
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from hasp.errors import HaspError
 
-__all__ = ["BACKENDS", "BuildConfig", "parse_bytes", "whole"]
+__all__ = ["BACKENDS", "BuildConfig", "folder", "number", "parse_bytes", "switch", "whole"]
 
 BACKENDS = ("auto", "metis", "multilevel", "stream", "metis_child", "metis32", "kaminpar", "random", "hash", "given")
 """Partitioners by name; ``auto`` is one of the next two, ``given`` is what a build with ``node_part`` says of itself."""
@@ -40,6 +43,27 @@ def whole(name: str, value: Any) -> int:
     except TypeError:
         pass
     raise HaspError(f"{name}={value!r}: a whole number; give one without a fraction")
+
+
+def number(name: str, value: Any) -> float:
+    """A number of any type that is one, as ``float``. Raises :class:`HaspError` for any other."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    raise HaspError(f"{name}={value!r}: a number; give one")
+
+
+def switch(name: str, value: Any) -> bool:
+    """``True`` or ``False``, and no text that would count as true. Raises :class:`HaspError` for any other."""
+    if isinstance(value, bool):
+        return value
+    raise HaspError(f"{name}={value!r}: True or False; give one of them")
+
+
+def folder(name: str, value: Any) -> Path:
+    """A path. Raises :class:`HaspError` for what is none."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise HaspError(f"{name}={value!r}: a path, as text or pathlib.Path; give one")
 
 
 def _help(text: str, default: Any) -> Any:
@@ -75,6 +99,8 @@ class BuildConfig:
 
         for name in ("num_parts", "seed", "threads"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
+        object.__setattr__(self, "imbalance", number("imbalance", self.imbalance))
+        rule(isinstance(self.weight, str), "weight", "the name of an edge attribute", "leave it empty for none")
         rule(self.num_parts >= 1, "num_parts", "at least 1 part", "1 keeps the graph whole")
         rule(self.num_parts < 2**15, "num_parts", "at most 32,767 parts", "lower num_parts")
         rule(0 <= self.seed < 2**63, "seed", "0 <= seed < 2**63", "choose another seed")

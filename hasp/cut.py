@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hasp.backends import BACKENDS, Task, choose
 from hasp.backends.slices import slices
 from hasp.backends.task import edge_cut
-from hasp.config import whole
+from hasp.config import number, whole
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.needs import BACKEND_BYTES
@@ -68,7 +68,10 @@ def partition(
     streamed = backend == "stream" and edge_weight is None
     ptr, idx = check_csr(indptr, indices, copy=not streamed)
     n = ptr.size - 1
-    num_parts, seed = whole("num_parts", num_parts), whole("seed", seed)
+    num_parts, seed, threads = whole("num_parts", num_parts), whole("seed", seed), whole("threads", threads)
+    imbalance = number("imbalance", imbalance)
+    if threads < 0:
+        raise HaspError(f"threads={threads}: 0 or more; 0 uses every core")
     resolve(backend, ptr, idx.size // 2)
     if not 1 <= num_parts <= max(n, 1):
         raise HaspError(f"num_parts={num_parts} is not in 1..{n}, the number of nodes; change num_parts")
@@ -151,7 +154,7 @@ def resolve(backend: str, indptr: Int64s, num_edges: int) -> tuple[str, str]:
     if backend == "auto":
         most = int(np.diff(indptr).max(initial=0))
         return choose(indptr.size - 1, num_edges, most)
-    if backend not in BACKENDS:
+    if not isinstance(backend, str) or backend not in BACKENDS:
         raise HaspError(f"backend={backend!r} is not one of {['auto', *sorted(BACKENDS)]}; choose one of these")
     return backend, "as asked"
 
@@ -171,7 +174,10 @@ def _check_memory(backend: str, num_edges: int) -> None:
 
 def check_csr(indptr: npt.ArrayLike, indices: npt.ArrayLike, copy: bool = True) -> tuple[Int64s, Any]:
     """The arrays of a CSR as int64; without ``copy``, the indices as they come. Raises :class:`HaspError` if they are none."""
-    ptr, idx = np.asarray(indptr), np.asarray(indices)
+    try:
+        ptr, idx = np.asarray(indptr), np.asarray(indices)
+    except ValueError as error:  # rows of several lengths
+        raise HaspError(f"indptr and indices are one-dimensional and whole numbers ({error}); flatten them") from error
     for name, array in (("indptr", ptr), ("indices", idx)):
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise HaspError(f"{name} is one-dimensional and whole numbers, got {array.dtype} {array.shape}; convert it")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from hasp.config import BuildConfig, parse_bytes
+from hasp.config import BuildConfig, folder, parse_bytes, switch, whole
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
 from hasp.parallel import cores
@@ -93,13 +93,23 @@ class HASPData:
         from hasp.build import build
         from hasp.plan import plan as make_plan
 
+        # What needs no graph comes first: a large one takes a while to look at.
+        backend = "given" if node_part is not None else backend
+        how: dict[str, Any] = {"balance": balance, "imbalance": imbalance, "backend": backend, "weight": weight}
+        config = BuildConfig(seed=seed, threads=threads, **how)
+        reverse, overwrite = switch("reverse", reverse), switch("overwrite", overwrite)
+        out_of_core = None if out_of_core is None else switch("out_of_core", out_of_core)
+        root = None if root is None else folder("root", root)
+        if not isinstance(schema, (Schema, type(None))):
+            raise HaspError(f"schema is a hasp.Schema, or None to infer all roles, got {schema!r:.80}; make one of it")
+        if progress is not None and not callable(progress):
+            raise HaspError(f"progress is a function of (stage, done, total), got {progress!r:.80}; give one, or None")
         graph = data if isinstance(data, Graph) else Graph.from_hetero_data(data)
         if reverse:
             from hasp.sources.reverse import add_reverse
 
             graph = add_reverse(graph)
         roles = (schema or Schema()).resolve(graph.num_nodes, graph.edges)
-        backend = "given" if node_part is not None else backend
         plan = make_plan(
             graph,
             roles,
@@ -107,26 +117,15 @@ class HASPData:
             max_part_bytes=max_part_bytes,
             gpu_memory=gpu_memory,
             gpus=gpus,
-            balance=balance,
-            imbalance=imbalance,
-            backend=backend,
-            weight=weight,
             probe=probe,
+            **how,
         )
         if root is None or out_of_core is not None:
             plan = dataclasses.replace(plan, out_of_core=bool(out_of_core) and root is not None)
         if log:
             sys.stderr.write((roles.explain() + "\n" if roles.inferred else "") + plan.explain() + "\n")
-        plan.check(threads=cores(threads), root=root)
-        config = BuildConfig(
-            num_parts=plan.num_parts,
-            seed=seed,
-            backend=backend,
-            imbalance=imbalance,
-            balance=balance,
-            weight=weight,
-            threads=threads,
-        )
+        plan.check(threads=cores(config.threads), root=root)
+        config = dataclasses.replace(config, num_parts=plan.num_parts)
         self.store: FolderStore | MemoryStore = build(
             graph, roles, config, root=root, node_part=node_part, plan=plan, overwrite=overwrite, progress=progress
         )
@@ -154,7 +153,7 @@ class HASPData:
             CorruptPart: a file is not what the manifest says.
             StaleParts: the format is newer than this library.
         """
-        return cls.of(FolderStore.open(root, verify=verify))
+        return cls.of(FolderStore.open(folder("root", root), verify=verify))
 
     @classmethod
     def of(cls, store: FolderStore | MemoryStore) -> HASPData:
@@ -209,13 +208,14 @@ class HASPData:
         """One part as a ``HeteroData``; sampled types as in epoch 0."""
         from hasp.load.merge import merge
 
+        part_id = _one(part_id)
         if not -len(self) <= part_id < len(self):
             raise IndexError(f"parts are numbered 0..{len(self) - 1}, got {part_id}")
         return merge(self.store, [part_id % len(self)])
 
     def part(self, part_id: int) -> Part:
         """What one part owns, as stored."""
-        return self.store.part(part_id)
+        return self.store.part(_one(part_id))
 
     def report(self) -> Report:
         """What the build did to the graph: cut, kept edges, balance, replication, bytes."""
@@ -249,7 +249,11 @@ class HASPData:
             HaspError: a part is missing, has too few rows, or rows of another shape or dtype.
         """
         labels = self.node_part(node_type)
+        if not isinstance(per_part, (Mapping, Sequence)):
+            raise HaspError(f"scatter_back takes the rows of every part, got {type(per_part).__name__}; give a list of tensors")
         given = dict(per_part) if isinstance(per_part, Mapping) else dict(enumerate(per_part))
+        if (bad := next((v for v in given.values() if not isinstance(v, Tensor)), None)) is not None:
+            raise HaspError(f"the rows of a part are a tensor, got {type(bad).__name__}; use torch.as_tensor")
         if sorted(given) != list(range(self.num_parts)):
             missing = sorted(set(range(self.num_parts)) - set(given))[:5]
             raise HaspError(
@@ -271,6 +275,8 @@ class HASPData:
 
     def ids(self, node_type: str) -> npt.NDArray[Any]:
         """The user's own ids of a node type ``[n]``; ``0..n-1`` where the source has none."""
+        if node_type not in self.num_nodes:
+            raise HaspError(f"the node types are {self.node_types}, got {node_type!r}; name one of these")
         own = self.store.ids(node_type)
         return np.arange(self.num_nodes[node_type]) if own is None else own
 
@@ -298,3 +304,12 @@ class HASPData:
         entities = sum(self.num_nodes[t] for t in self.roles.entity)
         where = getattr(self.store, "root", None)
         return f"HASPData({self.num_parts} parts, {entities:,} entities of {self.roles.entity}, {where or 'in memory'})"
+
+
+def _one(part_id: Any) -> int:
+    """A part's number; a slice or a list is the loader's business."""
+    if isinstance(part_id, (slice, list, tuple)):
+        raise HaspError(
+            f"parts are read one by one, got {part_id!r:.80}; HASPLoader(parts)([0, 1]) merges several into one graph"
+        )
+    return whole("part", part_id)

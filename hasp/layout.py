@@ -83,6 +83,10 @@ def check_node_part(
     Raises:
         HaspError: an entity type is missing or unknown, a length is wrong, a label is out of range.
     """
+    if not isinstance(node_part, Mapping):
+        raise HaspError(
+            f"node_part has one array per entity type, got {type(node_part).__name__}; write {{{next(iter(num_nodes))!r}: ...}}"
+        )
     if set(node_part) != set(num_nodes):
         raise HaspError(
             f"node_part has one array per entity type {sorted(num_nodes)}, got {sorted(node_part)}; add or remove some"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hasp.backends.auto import choose_for
-from hasp.config import BuildConfig, parse_bytes
+from hasp.config import BuildConfig, parse_bytes, whole
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
 from hasp.needs import Needs
@@ -205,7 +205,8 @@ def plan(
         raise HaspError(f"num_parts={num_parts} and a memory budget both decide the number of parts; give one of them")
     if num_parts is None and max_part_bytes is None and gpu_memory is None:
         raise HaspError("nothing decides the number of parts; give num_parts=, max_part_bytes= or gpu_memory=")
-    if isinstance(gpus, bool) or gpus < 1:
+    gpus = whole("gpus", gpus)
+    if gpus < 1:
         raise HaspError(f"gpus={gpus}: at least 1; leave it out on a CPU")
     BuildConfig(num_parts=1 if num_parts is None else num_parts, balance=balance, imbalance=imbalance, backend=backend)
     model = _Model(graph, roles, balance, imbalance, backend, weight, probe)

@@ -62,6 +62,10 @@ class Schema:
         set_ = object.__setattr__
         set_(self, "entity", _names(self.entity))
         set_(self, "semantic", _names(self.semantic))
+        if not isinstance(self.sample, (Mapping, type(None))):
+            raise HaspError(f"sample is a quota per node type, got {self.sample!r:.80}; write {{'talent': 50_000}}")
+        if isinstance(self.eel, str) or not isinstance(self.eel, (Iterable, type(None))):
+            raise HaspError(f"eel is a list of edge types, got {self.eel!r:.80}; write [('title', 'co_engaged', 'title')]")
         set_(self, "sample", dict(self.sample or {}))
         if self.eel is not None:
             # One triple may stand without a list; an empty tuple or one of spelled-out names is a list.
@@ -253,7 +257,12 @@ def _edge_role(edge_type: EdgeType, nodes: Mapping[str, NodeRole], eel: Sequence
 def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    names = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(name, str) for name in names):
+        raise HaspError(f"node types are named by text, one or a list, got {str(value)[:80]}; write ['title']")
+    return names
 
 
 def _edge_type(value: Any) -> EdgeType:

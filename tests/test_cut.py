@@ -131,7 +131,7 @@ def test_no_nodes():
         ({"indptr": [0, 5, 3, *range(4, 13), 12]}, "build it from sorted rows"),
         ({"indptr": []}, "indptr ascends from 0"),
         ({"backend": "magic"}, r"backend='magic' is not one of \['auto', 'hash', .*\]; choose one of these"),
-        ({"imbalance": 0}, "imbalance=0: 0 < imbalance <= 1"),
+        ({"imbalance": 0}, "imbalance=0.0: 0 < imbalance <= 1"),
         ({"imbalance": float("nan")}, "imbalance=nan"),
         ({"node_weight": np.ones(3, int)}, r"node_weight is 12 whole numbers >= 0, got int64 \(3,\); round and scale them"),
         ({"node_weight": np.ones(12)}, "node_weight is 12 whole numbers >= 0, got float64"),

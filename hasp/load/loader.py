@@ -16,6 +16,7 @@ from torch_geometric.loader.mixin import AffinityMixin, LogMemoryMixin, Multithr
 from torch_geometric.loader.utils import infer_filter_per_worker
 from torch_geometric.sampler import NegativeSampling
 
+from hasp.config import whole
 from hasp.errors import HaspError
 from hasp.load.cache import HaloCache
 from hasp.load.halo import HaloCount, Halos
@@ -104,6 +105,9 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
     ) -> None:
         # Lightning makes loaders again from their attributes: each argument is kept under its name, and what DataLoader
         # would get twice is dropped.
+        batch_size, seed, prefetch = whole("batch_size", batch_size), whole("seed", seed), whole("prefetch", prefetch)
+        if transform is not None and not callable(transform):
+            raise HaspError(f"transform is a function of a batch, got {transform!r:.80}; give one, or None")
         kwargs.pop("dataset", None)
         kwargs.pop("collate_fn", None)
         sampler, batch_sampler = kwargs.pop("sampler", None), kwargs.pop("batch_sampler", None)

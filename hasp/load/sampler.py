@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from hasp.config import whole
 from hasp.errors import HaspError
 from hasp.load import order
 
@@ -47,18 +49,27 @@ class Request(NamedTuple):
     @classmethod
     def of(cls, index: Any, epoch: int) -> Request:
         """What a sampler's index asks for: a part, several, or :class:`Item` s, which bring their own epoch."""
-        if isinstance(index, Tensor):
-            index = index.view(-1).tolist()
+        if isinstance(index, (Tensor, np.ndarray)):
+            index = index.reshape(-1).tolist()
         chosen, later = [], []
-        for item in [index] if isinstance(index, int) else index:
+        several = isinstance(index, Iterable) and not isinstance(index, str)
+        for item in index if several else [index]:
             if isinstance(item, Item):
                 epoch = item.epoch
                 later += [item.later] if item.later >= 0 else []
                 item = item.part
                 if item < 0:
                     continue
-            chosen.append(int(item))
+            chosen.append(_part(item))
         return cls(chosen, epoch, later)
+
+
+def _part(value: Any) -> int:
+    """A part's number, and not one entry of a mask."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        remedy = "mask.nonzero()" if isinstance(value, bool) else "list(range(...))"
+        raise HaspError(f"a loader is called with a part or several, as whole numbers, got {value!r:.80}; give {remedy}")
+    return operator.index(value)
 
 
 class PartDataset(Dataset[Any]):
@@ -118,6 +129,10 @@ class PartSampler(DistributedSampler[Any]):
     ) -> None:
         if (rank is None) != (world_size is None):
             raise HaspError(f"rank and world_size come together, got rank={rank}, world_size={world_size}; give both or none")
+        batch_size, seed = whole("batch_size", batch_size), whole("seed", seed)
+        parts_per_step = None if parts_per_step is None else whole("parts_per_step", parts_per_step)
+        if rank is not None and world_size is not None:
+            rank, world_size = whole("rank", rank), whole("world_size", world_size)
         self.num_parts = num_parts
         self.cost = np.ones(num_parts) if cost is None else np.asarray(cost, dtype=np.float64)
         self.batch_size, self.parts_per_step = batch_size, parts_per_step

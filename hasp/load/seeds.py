@@ -40,7 +40,12 @@ class Seeds:
             ids = torch.arange(count)
             position = ids
         else:
-            nodes = torch.as_tensor(nodes)
+            try:
+                nodes = torch.as_tensor(nodes)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise HaspError(f"input_nodes of {node_type!r} are ids or a mask, got {nodes!r:.80}; give a tensor") from error
+            if nodes.is_floating_point():
+                raise HaspError(f"input_nodes of {node_type!r} are ids or a mask, got {nodes.dtype}; cast them to int64")
             if nodes.dtype == torch.bool:
                 if nodes.shape != (count,):
                     raise HaspError(f"a mask over {node_type!r} has shape ({count},), got {tuple(nodes.shape)}; make it so")
