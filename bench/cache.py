@@ -84,9 +84,10 @@ def run(size: str = "full") -> list[Table]:
             f" asks for {total / epochs:,.0f}; knowing who wants what took {ready:.2g} s, degrees {once:.2g} s more, two hops"
             f" {twice:.2g} s more (CPU)."
         )
-    table.notes.insert(
-        0, "Per cent. The cache holds so many per cent of the bytes of all far ends; what fills it is counted as read."
-    )
+    table.notes[:0] = [
+        "Per cent. The cache holds so many per cent of the bytes of all far ends; what fills it is counted as read.",
+        "Where every link goes both ways, D_in = D_out, and importance is chance.",
+    ]
     finish(table)
     return [table]
 
