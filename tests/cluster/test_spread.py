@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builds import contents, no_sync
 from hypothesis import given, settings
@@ -21,10 +24,15 @@ from hasp.build import build
 from hasp.cluster.executor import Here
 from hasp.cluster.tables import open_spread
 from hasp.config import BuildConfig
+from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Schema
+from hasp.sources.remote import RemotePath, place
 from hasp.sources.tables import write_tables
+from hasp.store.disk import Disk
+from hasp.store.offer import is_offer, offer
 
+pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 fsspec = pytest.importorskip("fsspec")
 
@@ -101,3 +109,182 @@ def test_random_graphs(case: Case, data: Any) -> None:
         with on_memory(folder) as url:
             remote = url if data.draw(st.booleans()) else folder
             same_bytes(folder, remote, schema, config, Path(name), chunk=chunk, reverse=reverse)
+
+
+def odd_tables(folder: Path, kind: str) -> Path:
+    """Every kind of column that tables may have, ids of one kind, a type without a table, CSV and .npy beside Parquet."""
+    rng = np.random.default_rng(7)
+    made: dict[str, Any] = {
+        "range": np.arange(40),
+        "dense": rng.permutation(90)[:40] - 9,
+        "wide": rng.integers(-(2**62), 2**62, 40),
+    }
+    ids = pa.array(made.get(kind, np.arange(40)))
+    if kind in ("text", "words"):
+        ids = pa.array([f"é{i * 7919}" for i in range(40)])
+        ids = ids.dictionary_encode() if kind == "words" else ids
+    some = rng.integers(0, 100, 40)
+    columns = {
+        "id": ids,
+        "name": pa.array([f"n{v}" for v in some]),
+        "title": pa.array(["beside the name"] * 40),
+        "gap": pa.array([None if v < 20 else int(v) for v in some], pa.int32()),
+        "hole": pa.array([None if v < 20 else v / 7 for v in some]),
+        "flag": pa.array(some > 50),
+        "when": pa.array(some, pa.timestamp("ms")),
+        "u16": pa.array(some, pa.uint16()),
+        "half": pa.array(some.astype(np.float16)),
+        "x_0": pa.array(some, pa.float32()),
+        "x_1": pa.array(some),
+        "y_0": pa.array([None if v < 20 else int(v) for v in some]),
+        "y_1": pa.array(some, pa.float32()),
+        "pair": pa.array([[v, v / 2] for v in some.tolist()], pa.list_(pa.float32(), 2)),
+        "long": pa.array([[float(v)] * 3 for v in some], pa.list_(pa.float64())),
+        "whole": pa.array([[int(v)] * 2 for v in some], pa.list_(pa.int32())),
+        "raw": pa.array([b"x"] * 40),
+    }
+    (folder / "nodes").mkdir(parents=True)
+    (folder / "edges").mkdir()
+    pq.write_table(pa.table(columns), folder / "nodes" / "item.parquet", row_group_size=6)
+    np.save(folder / "nodes" / "item.vector.npy", rng.random((40, 3), np.float32))
+    (folder / "nodes" / "place.csv").write_text("id,size\nhere,2\nthere,3\n")
+
+    def some_ids(rows: int) -> Any:
+        return ids.take(pa.array(rng.integers(0, 40, rows)))
+
+    links = {"src": some_ids(90), "dst": some_ids(90), "weight": pa.array(rng.random(90)), "gap": pa.array([None, 1, 2] * 30)}
+    pq.write_table(pa.table(links), folder / "edges" / "item__likes__item.parquet", row_group_size=8)
+    tags = {"source": some_ids(70), "target": pa.array([f"tag {i % 11}" for i in range(70)]), "x_0": pa.array(rng.random(70))}
+    pq.write_table(pa.table(tags), folder / "edges" / "item__has__tag.parquet", row_group_size=9)
+    rows = "".join(f"{i},{'here' if n % 3 else 'there'}\n" for n, i in enumerate(ids.to_pylist()))
+    (folder / "edges" / "item__in__place.csv").write_text("src,dst\n" + rows)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["range", "dense", "wide", "text", "words"])
+def test_every_kind_of_column_and_of_ids(kind: str, tmp_path: Path) -> None:
+    folder = odd_tables(tmp_path / "tables", kind)
+    for number, (weight, reverse, exclude) in enumerate([("weight", False, ()), ("", True, ("place",))]):
+        out = tmp_path / str(number)
+        with on_memory(folder) as url:
+            given = {"reverse": reverse, "exclude": exclude, "chunk": 10}
+            same_bytes(folder, folder if number else url, Schema(entity="item"), BuildConfig(5, weight=weight), out, **given)
+
+
+def open_odd(folder: Path, workers: Any, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HaspWarning)
+        return open_spread(folder, workers, Schema(entity="item"), chunk=10, **options)
+
+
+def test_what_stays_in_the_tables(tmp_path: Path) -> None:
+    folder = odd_tables(tmp_path / "tables", "text")
+    with Here(1) as workers:
+        graph = open_odd(folder, workers)[0].graph
+        away = {k for k, v in graph.node_attrs["item"].items() if v.is_meta}
+        assert away == {"hole", "flag", "when", "u16", "half", "x", "pair", "long"}
+        assert not any(t.is_meta for t in graph.edges["item", "likes", "item"])  # the partitioner needs them
+        assert graph.edge_attrs["item", "likes", "item"]["weight"].is_meta
+        assert all(t.is_meta for t in graph.edges["item", "has", "tag"])
+        assert not open_odd(folder, workers, weight="weight")[0].graph.edge_attrs["item", "likes", "item"]["weight"].is_meta
+
+
+def test_warnings_of_a_build_on_one_machine(tmp_path: Path) -> None:
+    folder = odd_tables(tmp_path / "tables", "range")
+    with Here(2) as workers:
+        with pytest.warns(HaspWarning, match="columns of text are not carried into parts: item.title, item.raw"):
+            spread, _ = open_spread(folder, workers, Schema(entity="item"), chunk=10)
+        with pytest.warns(HaspWarning) as found:
+            spread.check()
+            one = spread.fingerprint()
+        said = [str(w.message) for w in found]
+        assert [sum(text.startswith(f"item.{name} holds") for text in said) for name in ("hole", "gap", "y")] == [1, 1, 1]
+        with pytest.warns(HaspWarning):
+            assert one == open_source(folder).fingerprint()
+
+
+def test_what_one_machine_refuses_workers_refuse(tmp_path: Path) -> None:
+    folder = odd_tables(tmp_path / "tables", "range")
+    path = folder / "edges" / "item__has__tag.parquet"
+    table = pq.read_table(path)
+    ids = table.column("source").to_pylist()
+    ids[33] = 4711
+    pq.write_table(table.set_column(0, "source", pa.array(ids)), path, row_group_size=9)
+    with Here(2) as workers:
+        spread, roles = open_odd(folder, workers)
+        message = r"'item' as source: every edge ends in a node of .*, but 1 of 18 do not \(row 33: 4711\); add these"
+        with warnings.catch_warnings(), pytest.raises(InvalidGraph, match=message):
+            warnings.simplefilter("ignore", HaspWarning)
+            build(spread.graph, roles, BuildConfig(3), root=tmp_path / "parts", spread=spread)
+        assert not (tmp_path / "parts").exists()
+        with pytest.raises(HaspError, match="got root=None; give a folder that all of them see"):
+            build(spread.graph, roles, BuildConfig(3), spread=spread)
+        with pytest.raises(HaspError, match=r"has edges/ or nodes/, but .* has neither; write it as tables"):
+            open_spread(tmp_path, workers)
+
+
+class Stops(Disk):
+    """Fails when so many parts have got their names."""
+
+    left = 2
+
+    def publish(self, source: Path, target: Path) -> None:
+        """As the base, for a while."""
+        if self.left == 0:
+            raise HaspError("stopped")
+        self.left -= 1
+        super().publish(source, target)
+
+
+def test_a_build_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    folder = odd_tables(tmp_path / "tables", "dense")
+    out, config, told = tmp_path / "parts", BuildConfig(6), list[str]()
+    with Here(2) as workers, warnings.catch_warnings(), no_sync():
+        warnings.simplefilter("ignore", HaspWarning)
+        spread, roles = open_odd(folder, workers)
+        with pytest.raises(HaspError, match="stopped"):
+            build(spread.graph, roles, config, root=out, spread=spread, disk=Stops())
+        assert sum(is_offer(p.name) for p in out.iterdir()) >= 1  # of workers that went on
+        kept = {p.name: p.stat().st_mtime_ns for p in out.glob("part-0000?.safetensors")}
+        assert len(kept) == 2
+        build(spread.graph, roles, config, root=out, spread=spread, say=told.append)
+        graph = open_source(folder)
+        build(graph, roles, config, root=tmp_path / "one")
+    assert "went on with the" in told[0]
+    assert contents(out) == contents(tmp_path / "one")
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_a_folder_that_workers_do_not_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write into a folder of the same name on another machine: the builder does not find the files."""
+    folder = odd_tables(tmp_path / "tables", "dense")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr("hasp.cluster.tasks.offer", lambda root, part: offer(elsewhere, part))
+    with Here(2) as workers, warnings.catch_warnings(), no_sync():
+        warnings.simplefilter("ignore", HaspWarning)
+        spread, roles = open_odd(folder, workers)
+        with pytest.raises(HaspError, match=r"a folder that all machines share, but .* build into a shared folder"):
+            build(spread.graph, roles, BuildConfig(3), root=tmp_path / "parts", spread=spread)
+
+
+def test_places() -> None:
+    assert place("a/b") == Path("a/b") and place("file:///tmp/x") == Path("/tmp/x") and place(Path("x://y")) == Path("x:/y")
+    assert isinstance(place("memory://a/"), RemotePath) and str(place("memory://a/")) == "memory://a"
+    with pytest.raises(HaspError, match=r"fsspec does not open nothing://a \(.*\); install what it names"):
+        place("nothing://a").is_dir()
+
+
+def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(HaspError, match="read through fsspec, which is not installed; pip install fsspec, or copy"):
+        open_source("s3://bucket/tables")
+
+
+def test_nothing_of_ray_is_imported_unasked() -> None:
+    code = (
+        "import sys, hasp, hasp.build, hasp.cli, hasp.cluster.tables, hasp.cluster.on_ray, hasp_models.distributed.ray_train;"
+    )
+    code += "print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
