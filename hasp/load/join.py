@@ -7,6 +7,7 @@ permutation is made and nothing is gathered. Else an argsort and gathers give th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ __all__ = ["Owned", "join_attrs", "join_edges", "join_entities", "sorted_by_dest
 Ints = npt.NDArray[np.signedinteger[Any]]
 
 _BITS = 63  # of a non-negative int64
+_KEEP = 1 << 18  # edges: 6 MB in all
+_NUMPY = {torch.int32: np.int32, torch.int64: np.int64}
+_local = threading.local()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def join_edges(
     chosen: Sequence[int],
     ends: tuple[Owned | int, Owned | int],
     num_edges: int,
-    dtype: torch.dtype,
+    dtypes: tuple[torch.dtype, torch.dtype],
 ) -> Edges:
     """The edges of one type inside each part and cut between them, renumbered and sorted by (destination, ``e_id``).
 
@@ -103,7 +107,7 @@ def join_edges(
         chosen: the parts, ascending.
         ends: per end, the entities of its type, or how many nodes the type has: then ids stay what they are.
         num_edges: of the type in the whole graph.
-        dtype: of the new ``edge_index``. ``e_id`` keeps its own.
+        dtypes: of the new ``edge_index`` and ``e_id``, int32 or int64.
     """
     between = [] if cut is None else _cut_ranges(cut, chosen)
     index = [e.edge_index.numpy() for e in inside]
@@ -114,52 +118,62 @@ def join_edges(
         index += [cut_index[:, low:high] for low, high, _, _ in between]
         ids += [cut_ids[low:high] for low, high, _, _ in between]
         pairs += [(i, j) for _, _, i, j in between]
-    counts = np.array([each.size for each in ids], dtype=np.int64)
-    source, destination = (
-        _renumbered([each[end] for each in index], counts, [pair[end] for pair in pairs], ends[end]) for end in (0, 1)
-    )
-    e_id = np.concatenate(ids)
-    out = np.empty((2, e_id.size), dtype=np.int32 if dtype == torch.int32 else np.int64)
+    count = sum(each.size for each in ids)
+    out, e_id = (np.empty(shape, _NUMPY[d]) for shape, d in zip(((2, count), count), dtypes, strict=True))
+    source, destination, spare = _scratch(count)
+    for end, into in ((1, destination), (0, source)):
+        _renumber([each[end] for each in index], [pair[end] for pair in pairs], ends[end], into, spare)
     with_attrs = bool(inside[0].attrs)
-    payload = np.arange(e_id.size) if with_attrs else source
-    counted = (_count(ends[1]), num_edges, e_id.size if with_attrs else _count(ends[0]))
-    widths = [_bits(count) for count in counted]
+    widths = [_bits(n) for n in (_count(ends[1]), num_edges, count if with_attrs else _count(ends[0]))]
+    order: npt.NDArray[np.int64]
     if sum(widths) <= _BITS:
-        key = _packed(destination, e_id, payload, widths)
+        payload = np.arange(count) if with_attrs else source
+        key = destination
+        key <<= widths[1]
+        key |= np.concatenate(ids, out=spare)
+        key <<= widths[2]
+        key |= payload
+        key.sort()
         np.right_shift(key, widths[1] + widths[2], out=out[1], casting="same_kind")
-        np.bitwise_and(key, (1 << widths[2]) - 1, out=payload)
+        order = np.bitwise_and(key, (1 << widths[2]) - 1, out=spare)
+        out[0] = source[order] if with_attrs else order
         key >>= widths[2]
         np.bitwise_and(key, (1 << widths[1]) - 1, out=e_id, casting="same_kind")
-        out[0] = source[payload] if with_attrs else payload
-        order = payload
     else:
-        order = sorted_by_destination(destination, e_id)
-        out[0], out[1], e_id = source[order], destination[order], e_id[order]
+        np.concatenate(ids, out=spare)
+        order = sorted_by_destination(destination, spare)
+        out[0], out[1], e_id[:] = source[order], destination[order], spare[order]
     attrs = _edge_attrs(inside, cut, between, torch.from_numpy(order)) if with_attrs else {}
     return Edges(torch.from_numpy(out), torch.from_numpy(e_id), attrs)
 
 
-def _packed(destination: Ints, e_id: Ints, payload: Ints, widths: Sequence[int]) -> npt.NDArray[np.int64]:
-    """(destination | ``e_id`` | payload) as one number per edge, sorted. The first array is written over."""
-    key = destination
-    key <<= widths[1]
-    key |= e_id
-    key <<= widths[2]
-    key |= payload
-    key.sort()
-    return key
+def _scratch(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Three arrays of this thread that are written over at the next call.
+
+    Kept, they stay in the processor's cache, where new ones would begin in memory. Large ones are not kept, so that a large
+    batch does not hold memory for good.
+    """
+    kept = getattr(_local, "arrays", None)
+    if count > _KEEP:
+        kept = np.empty((3, count), dtype=np.int64)
+    elif kept is None:
+        kept = _local.arrays = np.empty((3, _KEEP), dtype=np.int64)
+    return kept[0, :count], kept[1, :count], kept[2, :count]
 
 
-def _renumbered(local: Sequence[Ints], counts: Ints, part: Sequence[int], end: Owned | int) -> npt.NDArray[np.int64]:
-    """One end of all edges as rows of the batch, int64: a new array."""
-    joined = np.concatenate(local, dtype=np.int64)
+def _renumber(
+    local: Sequence[Ints], part: Sequence[int], end: Owned | int, out: npt.NDArray[np.int64], spare: npt.NDArray[np.int64]
+) -> None:
+    """Write one end of all edges as rows of the batch to ``out``."""
     if isinstance(end, int) or end.row is None:
-        return joined
+        np.concatenate(local, out=out)
+        return
+    np.concatenate(local, out=spare)
     at = 0
-    for count, position in zip(counts.tolist(), part, strict=True):
-        joined[at : at + count] += end.start[position]
-        at += count
-    return end.row.take(joined, out=joined, mode="clip")  # "raise" would go through a buffer
+    for ids, position in zip(local, part, strict=True):
+        spare[at : at + ids.size] += end.start[position]
+        at += ids.size
+    end.row.take(spare, out=out, mode="clip")  # "raise" would go through a buffer
 
 
 def _edge_attrs(

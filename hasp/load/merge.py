@@ -18,6 +18,7 @@ from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
 from hasp.load.join import Owned, join_attrs, join_edges, join_entities, sorted_by_destination
+from hasp.load.negatives import distinct
 from hasp.load.store import Store
 from hasp.part import Edges, Nodes, Part
 from hasp.rows import take_rows
@@ -75,7 +76,7 @@ def merge(
         else:
             nodes = pool.nodes[node_type]
             each = [sample(seed, p, epoch, node_type, nodes.num_nodes, roles.quota[node_type]) for p in chosen]
-            union = each[0] if len(each) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *each]))
+            union = each[0] if len(each) == 1 else distinct(np.concatenate([np.empty(0, np.int64), *each]))
             sampled[node_type] = n_id = torch.from_numpy(union)
             whole = n_id.numel() == nodes.num_nodes
             values = dict(nodes.attrs) if whole else {k: take_rows(v, n_id) for k, v in nodes.attrs.items()}
@@ -90,8 +91,8 @@ def merge(
             between = cut.edges[edge_type] if cut is not None and source in owned and destination in owned else None
             edges = inside[0]
             if len(parts) > 1:
-                dtype = index_dtype or edges.edge_index.dtype
-                edges = join_edges(inside, between, chosen, (ends[0], ends[1]), store.manifest.num_edges[edge_type], dtype)
+                dtypes = index_dtype or edges.edge_index.dtype, id_dtype or edges.e_id.dtype
+                edges = join_edges(inside, between, chosen, (ends[0], ends[1]), store.manifest.num_edges[edge_type], dtypes)
         else:
             edges = (pool if source in sampled or destination in sampled else shared).edges[edge_type]
         # Samples are ascending, so that renumbering them keeps the order of the edges.
