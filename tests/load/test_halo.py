@@ -115,6 +115,8 @@ def test_owned_rows_and_supervision_stay_what_they_are(how: str, batch_size: int
             source, _, destination = e
             edges = batch[e]
             assert (edges.edge_index[1] < expected[destination].num_nodes).all()  # nothing leads to a far end
+            ends = [batch[t].n_id[edges.edge_index[i].long()] for i, t in enumerate((source, destination))]
+            assert torch.equal(torch.stack(ends).long(), data[e].edge_index[:, edges.e_id.long()])
             keep = edges.edge_index[0] < expected[source].num_nodes
             rows = keep.nonzero().view(-1)
             for key in ("edge_index", "e_id", "edge_weight", "edge_attr"):
