@@ -33,6 +33,7 @@ from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp.store.read import FolderStore
 from hasp_models.checkpoint import load_tensors, read_json, save_tensors, signature, write_json
+from hasp_models.origin import parts_input, stamp
 from hasp_models.part_layers import Read, SemanticParts, Tensors
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.zoo.pinsage import PinSage
@@ -280,8 +281,7 @@ def _same_job(folder: Path, parts: HASPData, model: nn.Module) -> None:
     made = blake3(repr((signature(model), repr(model))).encode()).hexdigest()
     mine = {
         "format_version": _VERSION,
-        "fingerprint": parts.manifest.fingerprint,
-        "parts": blake3(parts.manifest.to_bytes()).hexdigest(),
+        **stamp(parts=parts_input(parts)),
         "model": made,
         "weights": digest.hexdigest(),
     }
@@ -292,6 +292,6 @@ def _same_job(folder: Path, parts: HASPData, model: nn.Module) -> None:
         write_json(folder / _JOB, mine)
         return
     found = read_json(folder / _JOB)
-    wrong = [k for k, v in mine.items() if found.get(k) != v]
+    wrong = [k for k, v in mine.items() if found.get(k) != v and k != "library"]
     if wrong:
-        raise HaspError(f"{folder} holds vectors of another run (its {wrong[0]} differs); choose another folder, or empty it")
+        raise HaspError(f"{folder} holds vectors of another run (of other {wrong[0]}); choose another folder, or empty it")
