@@ -48,7 +48,9 @@ def test_every_way_of_sending_has_its_row_and_its_bytes():
     assert 0.5 <= rows["fp16"]["of dense"] < 0.65 and rows["DGC, 1 %"]["of dense"] < 0.2
     assert rows["DGC, 0.1 %"]["bytes per step"] <= rows["DGC, 1 %"]["bytes per step"]
     assert all(np.isfinite([row["loss"], row["MAP@10"], row["ms per step"]]).all() for row in table.rows)
-    assert table.picture.endswith(".svg") and all(f">{way}</text>" in table.drawing for way in compression.WAYS)
+    assert table.picture.endswith(".svg") and all(
+        f">{way}</text>" in table.drawing for way, how in compression.WAYS.items() if how[1] == "AdamW"
+    )
 
 
 def test_as_many_processes_learn_the_same():

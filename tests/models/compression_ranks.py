@@ -106,8 +106,8 @@ def ddp(text: str, steps: int = 6) -> dict[str, Any]:
     return {"weights": weights, "losses": losses, "sent": sender.sent, "state": state}
 
 
-def several(texts: list[str]) -> dict[str, Any]:
-    return {text: ddp(text) for text in texts}
+def several(texts: list[str], steps: int = 6) -> dict[str, Any]:
+    return {text: ddp(text, steps) for text in texts}
 
 
 def refused() -> list[str]:

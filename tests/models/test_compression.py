@@ -151,6 +151,16 @@ def test_hooks_under_ddp(tmp_path: Path) -> None:
     np.testing.assert_allclose(first["local-sgd:2"]["weights"], dense, atol=0.05)
 
 
+def test_a_tree_averages_small_groups_often_and_all_rarely(tmp_path: Path) -> None:
+    """Every 2 steps by twos, every 4 all: after 3 steps pairs agree, after 5 all do."""
+    text, size = "local-sgd:2x2,4x4", 485
+    three, five = ([r[text] for r in on_ranks(4, tmp_path / str(n), "compression_ranks:several", [text], n)] for n in (3, 5))
+    a, b, c, d = (rank["weights"] for rank in three)
+    assert a == b and c == d and a != c
+    assert all(rank["weights"] == five[0]["weights"] for rank in five)
+    assert three[0]["sent"] == 2 * 4 * size and five[0]["sent"] == 3 * 4 * size
+
+
 def test_what_a_group_cannot_do_is_refused(tmp_path: Path) -> None:
     half, tree, falling, unknown = on_ranks(2, tmp_path, "compression_ranks:refused")[0]
     assert half == "bf16 gradients need nccl, this group is gloo; take fp16, or run on GPUs"
