@@ -97,7 +97,7 @@ class _Lazy(Reader):
         """Note the column of an array."""
         self.columns[id(array)] = (array, column)
 
-    def open_edges(self, path: Path) -> EdgeTable:
+    def open_edges(self, path: Path, scratch: Scratch) -> EdgeTable:
         rows = Rows.open(path) if path.name.endswith(".parquet") else None
         if rows is not None and all(rows.may_be_ids(name) for name in end_names(path, rows.names)):
             return _LazyEdges(rows, self)

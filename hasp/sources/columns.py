@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hasp.errors import InvalidGraph
+from hasp.scratch import MEMORY, Scratch
+from hasp.sources.spool import Spool, join, pieces
 
 __all__ = ["SUFFIXES", "Array", "Table", "collect", "open_rows", "read_table", "split_suffix"]
 
@@ -63,7 +65,12 @@ def split_suffix(path: Path) -> tuple[str, str] | None:
 
 
 def read_table(
-    path: Path, *, ids: Collection[str] = (), names: Collection[str] = (), only: Collection[str] | None = None
+    path: Path,
+    *,
+    ids: Collection[str] = (),
+    names: Collection[str] = (),
+    only: Collection[str] | None = None,
+    scratch: Scratch = MEMORY,
 ) -> Table:
     """Read one ``.csv``, ``.csv.gz`` or ``.parquet`` file (or a folder ``*.parquet`` of Parquet files).
 
@@ -72,6 +79,7 @@ def read_table(
         ids: columns that hold ids.
         names: columns that hold readable text.
         only: read these columns and leave out every other; all of them by default.
+        scratch: where the columns of a CSV file go, a block of rows at a time.
 
     Raises:
         InvalidGraph: the file is cut short or malformed, a row has too few or too many cells (with its line), two columns
@@ -81,17 +89,19 @@ def read_table(
         from hasp.sources.parquet import read_parquet
 
         return read_parquet(path, ids=ids, names=names, only=only)
-    return _read_csv(path, ids, names, only)
+    return _read_csv(path, ids, names, only, scratch)
 
 
-def _read_csv(path: Path, ids: Collection[str], names: Collection[str], only: Collection[str] | None) -> Table:
+def _read_csv(
+    path: Path, ids: Collection[str], names: Collection[str], only: Collection[str] | None, scratch: Scratch
+) -> Table:
     with open_rows(path) as rows:
         header = next(rows, None)
         if not header:
             raise InvalidGraph(f"{path}: the first line of a table names its columns, got an empty file; add a header")
         header = [name.strip() for name in header]
         check_header(path, header)
-        return collect(path, rows, header, ids=ids, names=names, only=only)
+        return collect(path, rows, header, ids=ids, names=names, only=only, scratch=scratch)
 
 
 def collect(
@@ -102,15 +112,17 @@ def collect(
     ids: Collection[str] = (),
     names: Collection[str] = (),
     only: Collection[str] | None = None,
+    scratch: Scratch = MEMORY,
 ) -> Table:
     """Turn rows of cells into the columns of a table; empty rows are passed over. See :func:`read_table`."""
     keep = [i for i, name in enumerate(header) if only is None or name in only]
-    blocks: dict[int, list[Array]] = {i: [] for i in keep}
+    blocks = {i: Spool(scratch) for i in keep}
     with _no_gc():
         count = _fill(path, rows, header, blocks, ids, names)
     table = Table(path, count)
     for i in keep:
-        _join(table, header[i], blocks.pop(i), header[i] in ids, header[i] in names)
+        blocks[i].close()
+        _join(table, header[i], blocks.pop(i).blocks, header[i] in ids, header[i] in names, scratch)
     return table
 
 
@@ -130,7 +142,7 @@ def _fill(
     path: Path,
     rows: Iterator[list[str]],
     header: list[str],
-    blocks: dict[int, list[Array]],
+    blocks: dict[int, Spool],
     ids: Collection[str],
     names: Collection[str],
 ) -> int:
@@ -267,16 +279,14 @@ def _decimals(cells: tuple[str, ...]) -> Array | None:
     return None
 
 
-def _join(table: Table, name: str, blocks: list[Array], is_id: bool, is_name: bool) -> None:
+def _join(table: Table, name: str, blocks: list[Array], is_id: bool, is_name: bool, scratch: Scratch) -> None:
     """Give the blocks of a column one type and put it into the table, or into its list of text."""
     kinds = {block.dtype.kind for block in blocks}
     if is_id or is_name:
-        if "U" in kinds:
-            blocks = [block.astype(np.str_) for block in blocks]
         empty: Array = np.empty(0, np.str_ if is_name else np.int64)
-        table.columns[name] = np.concatenate(blocks) if blocks else empty
+        table.columns[name] = join(blocks, scratch) if blocks else empty  # numbers beside text become text
         if is_id and "U" in kinds:
-            missing = np.flatnonzero(table.columns[name] == "")[:5]
+            missing = np.flatnonzero(np.concatenate([piece == "" for piece in pieces(table.columns[name])]))[:5]
             if missing.size:
                 raise InvalidGraph(
                     f"{table.path}: every row has an id in column {name!r}, got none in row {_rows(missing)}; "
@@ -288,12 +298,10 @@ def _join(table: Table, name: str, blocks: list[Array], is_id: bool, is_name: bo
     elif not name:
         table.text.append("(a column without a name)")
     elif "f" in kinds:
-        values = np.concatenate(blocks).astype(np.float64, copy=False)
-        with np.errstate(invalid="ignore"):
-            large = bool((np.abs(values[np.isfinite(values)]) > _EXACT).any())
-        table.columns[name] = values if large else values.astype(np.float32)
+        large = any(bool((np.abs(piece[np.isfinite(piece)]) > _EXACT).any()) for block in blocks for piece in pieces(block))
+        table.columns[name] = join(blocks, scratch, np.float64 if large else np.float32)
     else:
-        table.columns[name] = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        table.columns[name] = join(blocks, scratch) if blocks else np.empty(0, np.float32)
 
 
 def _refuse_mixture(table: Table, name: str, blocks: list[Array]) -> None:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hasp.errors import InvalidGraph
-from hasp.part import id_dtype, numpy_ids
+from hasp.part import numpy_ids
 from hasp.schema import EdgeType
-from hasp.scratch import Scratch
+from hasp.scratch import MEMORY, Scratch
 from hasp.sources.columns import Array, Table, read_table
 from hasp.sources.ids import Bad, IdMap, sorted_unique
+from hasp.sources.spool import pieces, unique
 from hasp.sources.stream import Block, Rows
 
 __all__ = ["ENDS", "EdgeTable", "end_names", "open_edges", "place_ends", "pop", "rest_of", "where_of"]
@@ -45,8 +46,8 @@ class EdgeTable(Protocol):
         """Every other column."""
 
 
-def open_edges(path: Path) -> EdgeTable:
-    """Open an edge table: Parquet is read a block of rows at a time, CSV whole.
+def open_edges(path: Path, scratch: Scratch = MEMORY) -> EdgeTable:
+    """Open an edge table: Parquet is read a block of rows at a time when asked, CSV now, into ``scratch``.
 
     Raises:
         InvalidGraph: the file is broken, or has no columns of ids.
@@ -54,7 +55,7 @@ def open_edges(path: Path) -> EdgeTable:
     rows = Rows.open(path) if path.name.endswith(".parquet") else None
     if rows is not None and all(rows.may_be_ids(name) for name in end_names(path, rows.names)):
         return _Streamed(rows)
-    return _Whole(read_table(path, ids=_END_NAMES))
+    return _Whole(read_table(path, ids=_END_NAMES, scratch=scratch))
 
 
 def end_names(path: Path, names: list[str]) -> tuple[str, str]:
@@ -80,7 +81,7 @@ def _missing(path: Path, name: str, what: str, names: list[str]) -> InvalidGraph
 
 
 class _Whole:
-    """A table that is in memory."""
+    """A table that has been read, into memory or scratch."""
 
     def __init__(self, table: Table) -> None:
         self.path, self.rows, self.typed = table.path, table.rows, table.typed
@@ -89,14 +90,20 @@ class _Whole:
         self._ids = [pop(table, name, "an edge table") for name in names]
 
     def unique(self, side: int) -> Array:
-        return sorted_unique(self._ids[side])
+        return unique(self._ids[side])
 
     def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
         out = []
         for side in (0, 1):
-            node_type = edge_type[2 * side]
-            found = maps[node_type].find(self._ids.pop(0), where_of(self.path, edge_type, side), self.typed)
-            out.append(found.to(id_dtype(len(maps[node_type]))))
+            ids, where = maps[edge_type[2 * side]], where_of(self.path, edge_type, side)
+            values, at = self._ids.pop(0), 0
+            found: list[Bad] = []
+            target = scratch.empty(self.rows, numpy_ids(len(ids)))
+            for piece in pieces(values):
+                found.append(ids.place(piece, where, self.typed, target[at : at + len(piece)], at))
+                at += len(piece)
+            ids.refuse(found, self.rows, where)
+            out.append(torch.from_numpy(target))
         return out[0], out[1]
 
     def rest(self, scratch: Scratch) -> Table:

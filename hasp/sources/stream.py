@@ -28,6 +28,7 @@ READ_SPILL = 0.2
 """Share of the free memory above which what is read from Parquet goes to scratch files."""
 
 _ROWS = 1 << 20  # of a block
+_PACKED = 4  # times smaller: a .csv.gz
 
 R = TypeVar("R")
 Block = Mapping[str, Any]
@@ -224,11 +225,13 @@ class Rows:
 
 
 def room_for(paths: Iterable[Path]) -> Scratch:
-    """Memory, or files if the Parquet tables are large for the memory at hand (as they lie on disk, or are counted)."""
+    """Memory, or files if the tables are large for the memory at hand (as they lie on disk, unpacked, or are counted)."""
     sizes, free = 0, available_memory()
     for path in paths:
         if path.name.endswith(".parquet"):
             rows = Rows.open(path)
             files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             sizes += max(sum(p.stat().st_size for p in files), 0 if rows is None else 8 * rows.rows)
+        else:
+            sizes += path.stat().st_size * (_PACKED if path.name.endswith(".gz") else 1)
     return Scratch(scratch_folder()) if free is not None and sizes > READ_SPILL * free else MEMORY

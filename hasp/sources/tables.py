@@ -8,7 +8,7 @@ Layout::
 
 - Ids are whole numbers or text. A node's position in its table is its id in the graph; a type without a node table has the
   ids ``0..N-1`` where a ``.npy`` file says how many there are, and else those that its edges name, in ascending order.
-- Parquet is read a block of rows at a time. Edges and attributes that are large for the memory at hand go to files without a
+- Tables are read a block of rows at a time. Edges and attributes that are large for the memory at hand go to files without a
   name in ``TMPDIR`` (``/var/tmp`` without one), which vanish with the graph.
 - ``src``/``dst`` may also be called ``source``/``target`` or ``source``/``destination``.
 - A text column ``name`` (or, without one, ``title``) of a node table holds readable names. Other text columns cannot be
@@ -52,9 +52,9 @@ _NUMBERED = re.compile(r"(.+)_(0|[1-9][0-9]*)")
 class Reader:
     """How the columns of tables become arrays: read now, into memory or scratch files."""
 
-    def open_edges(self, path: Path) -> EdgeTable:
-        """Open an edge table."""
-        return open_edges(path)
+    def open_edges(self, path: Path, scratch: Scratch) -> EdgeTable:
+        """Open an edge table; what is read at once goes to ``scratch``."""
+        return open_edges(path, scratch)
 
     def edge_attributes(self, table: EdgeTable, label: str, left: list[str], scratch: Scratch) -> dict[str, Tensor]:
         """The attributes of an edge table; see :func:`attributes`."""
@@ -76,7 +76,7 @@ def read_tables(folder: str | Path, scratch: Scratch | None = None, reader: Read
 
     Args:
         folder: holds ``edges/`` and, for types with attributes or nodes without edges, ``nodes/``.
-        scratch: where edges and attributes of Parquet tables go; ``None``: to memory, or to files if they are more than
+        scratch: where edges and attributes go; ``None``: to memory, or to files if they are more than
             :data:`hasp.sources.stream.READ_SPILL` of what is free.
         reader: makes arrays of columns.
 
@@ -103,7 +103,7 @@ def read_tables(folder: str | Path, scratch: Scratch | None = None, reader: Read
     left: list[str] = []
     with scratch:
         maps, names, node_attrs = _read_nodes(node_files, arrays, scratch, left, reader)
-        tables = {parse_edge_name(relation): reader.open_edges(path) for relation, path in edge_files.items()}
+        tables = {parse_edge_name(relation): reader.open_edges(path, scratch) for relation, path in edge_files.items()}
         _infer(tables, maps)
         edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
         edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
@@ -139,7 +139,7 @@ def _read_nodes(
         if "__" in node_type:
             raise InvalidGraph(f"{path}: names of node types have no '__', got {node_type!r}; rename the file")
         rows = Rows.open(path) if path.name.endswith(".parquet") else None
-        table = read_table(path, ids=("id",), names=_NAMES, only=None if rows is None else ("id", *_NAMES))
+        table = read_table(path, ids=("id",), names=_NAMES, only=None if rows is None else ("id", *_NAMES), scratch=scratch)
         rest = [] if rows is None else [n for n in rows.names if n not in table.columns and n not in table.text]
         maps[node_type] = IdMap(pop(table, "id", "a node table"), str(path), node_type, table.typed)
         name = next((n for n in _NAMES if n in table.columns and table.columns[n].dtype.kind == "U"), None)
