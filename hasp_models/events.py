@@ -17,14 +17,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hasp.errors import HaspError
-from hasp.store.disk import Disk
+from hasp.store.disk import Disk, failing
 
-__all__ = ["LOG", "Event", "EventLog", "Level", "Process", "read_events", "told"]
+__all__ = ["LOG", "Event", "EventLog", "EventReader", "Level", "Process", "read_events", "told"]
 
 LOG = "log.jsonl"
 _OTHER = re.compile(r"log\.rank-[0-9]+\.jsonl")
@@ -169,32 +169,74 @@ def told(error: Exception) -> dict[str, str]:
     return {"kind": type(error).__name__, "text": " ".join(str(error).split())[:2000]}
 
 
-def read_events(folder: str | Path, disk: Disk | None = None) -> tuple[list[Event], int]:
-    """All events of a run's folder: those of rank 0 as they were written, then those of the other ranks.
+class EventReader:
+    """Reads the events of a run's folder, again and again; each time only what has been added since.
 
     Args:
         folder: of the run.
-        disk: what does the I/O.
-
-    Returns:
-        The events (those of other ranks have the field ``rank``), and the number of lines that are none: torn by a crash, or
-        of an older version.
-
-    Raises:
-        HaspError: the system refused to read.
     """
-    folder, disk = Path(folder), disk or Disk()
-    found: list[Event] = []
-    torn = 0
-    names = disk.list(folder)
-    for name in [n for n in names if n == LOG] + [n for n in names if _OTHER.fullmatch(n)]:
-        rank = {} if name == LOG else {"rank": int(name.split("-")[1].split(".")[0])}
-        for line in disk.head(folder / name, _LIMIT).split(b"\n"):
-            event = Event.from_line(line) if line.strip() else None
-            torn += bool(line.strip()) and event is None
-            if event is not None:
-                found.append(Event(event.time, event.level, event.event, {**event.fields, **rank}))
-    return found, torn
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, _Tail] = {}
+
+    def read(self) -> tuple[list[Event], int]:
+        """All events so far: those of rank 0 as they were written, then those of the other ranks.
+
+        Returns:
+            The events (those of other ranks have the field ``rank``), and the number of lines that are none: torn by a crash,
+            or of an older version.
+
+        Raises:
+            HaspError: the system refused to read.
+        """
+        found: list[Event] = []
+        torn = 0
+        names = Disk().list(self.folder)
+        for name in [n for n in names if n == LOG] + [n for n in names if _OTHER.fullmatch(n)]:
+            more = {} if name == LOG else {"rank": int(name.split("-")[1].split(".")[0])}
+            tail = self._files.setdefault(name, _Tail(self.folder / name, more))
+            tail.read()
+            found += [*tail.events, *tail.last]
+            torn += tail.torn + tail.open
+        return found, torn
+
+
+class _Tail:
+    """What has been read of one file: whole lines once, a last line without its end again and again."""
+
+    def __init__(self, path: Path, more: Mapping[str, Any]) -> None:
+        self.path, self.more = path, more
+        self._start()
+
+    def _start(self) -> None:
+        self.events: list[Event] = []
+        self.last: list[Event] = []
+        self.torn = self.open = self.at = 0
+
+    def read(self) -> None:
+        with failing("read", self.path), self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self.at:
+                self._start()  # another file has its name
+            file.seek(self.at)
+            data = file.read()
+        whole, last = data[: data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1 :]
+        self.at += len(whole)
+        found = self._parsed(whole)
+        self.events += found[0]
+        self.torn += found[1]
+        self.last, self.open = self._parsed(last)
+
+    def _parsed(self, data: bytes) -> tuple[list[Event], int]:
+        lines = [line for line in data.split(b"\n") if line.strip()]
+        events = [event for line in lines if (event := Event.from_line(line)) is not None]
+        some = [replace(e, fields={**e.fields, **self.more}) for e in events] if self.more else events
+        return some, len(lines) - len(events)
+
+
+def read_events(folder: str | Path) -> tuple[list[Event], int]:
+    """:meth:`EventReader.read`, once."""
+    return EventReader(folder).read()
 
 
 def _finite(value: Any) -> Any:

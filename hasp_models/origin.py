@@ -100,7 +100,7 @@ def origin_of(folder: str | Path, disk: Disk | None = None) -> Origin:
                 return own(folder, kind, folder / name, disk)
             except (KeyError, TypeError, AttributeError) as error:
                 raise CorruptPart(f"{folder / name} is not the file that was written ({error!r}); make it again") from error
-    begun = [e for e in read_events(folder, disk)[0] if e.event in ("started", "resumed")]
+    begun = [e for e in read_events(folder)[0] if e.event in ("started", "resumed")]
     if LOG in names and begun:
         head = begun[-1].fields
         inputs = {"graph": {"kind": "graph", "id": str(head["fingerprint"])}} if "fingerprint" in head else {}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp_models.checkpoint import read_json
-from hasp_models.events import LOG, Event, Process, read_events
+from hasp_models.events import LOG, Event, EventReader, Process
 
 __all__ = ["Snapshot", "State", "snapshot"]
 
@@ -97,7 +97,11 @@ class Snapshot:
 
 
 def snapshot(
-    folder: str | Path, *, stalled_after: float | None = None, now: float | None = None, disk: Disk | None = None
+    folder: str | Path,
+    *,
+    stalled_after: float | None = None,
+    now: float | None = None,
+    reader: EventReader | None = None,
 ) -> Snapshot:
     """Look at a run, whether it goes on, has ended or was killed at any moment.
 
@@ -106,13 +110,13 @@ def snapshot(
         stalled_after: seconds without an event after which it is called stalled; ``None``: two minutes, or three times the
             longest silence so far, if that is longer.
         now: seconds since 1970; ``None``: the clock's.
-        disk: what does the I/O.
+        reader: of the same folder, by who looks again and again.
 
     Raises:
         HaspError: no run is there.
     """
-    folder, disk = Path(folder), disk or Disk()
-    events, torn = read_events(folder, disk)
+    folder, disk = Path(folder), Disk()
+    events, torn = (reader or EventReader(folder)).read()
     now = time.time() if now is None else now
     begun = [i for i, e in enumerate(events) if e.event in _BEGIN and "rank" not in e.fields]
     if not begun:
@@ -129,18 +133,18 @@ def snapshot(
     state, why = _state(attempt, others, processes, silent, stalled_after or _patience(mine))
     started = max((i for i, e in enumerate(mine) if e.event == "started"), default=0)
     rows = {e.fields["epoch"]: e.fields for e in mine[started:] if e.event == "epoch"}
-    last = rows[max(rows)] if rows else {}
-    steps = [e.fields for e in attempt if e.event == "step" and e.fields["epoch"] > (max(rows) if rows else 0)]
+    closed = max(rows, default=0)
+    last = rows.get(closed, {})
+    steps = [e.fields for e in attempt if e.event == "step" and e.fields["epoch"] > closed]
     counted = [e.fields["step"] for e in attempt if "step" in e.fields]
     age, checkpoint_step = _checkpoint(folder, disk, mine, now)
     refused = next((e.fields.get("text") for e in reversed(attempt) if e.event == "refused"), None)
-    epoch = max([*rows, int(head.get("epoch", 0))]) if rows else int(head.get("epoch", 0))
     found = Snapshot(
         folder=str(folder),
         run=str(head.get("run", "train")),
         state=state,
         why=why,
-        epoch=epoch,
+        epoch=max(closed, int(head.get("epoch", 0))),
         epochs=head.get("epochs"),
         step=max(counted, default=None),
         done=steps[-1]["done"] if steps else None,

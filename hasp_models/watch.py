@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hasp_models.events import EventReader
 from hasp_models.snapshot import Snapshot, snapshot
 
 __all__ = ["line", "rows", "watch"]
@@ -46,7 +47,8 @@ def watch(
         HaspError: no run is there.
     """
     console = console or Console()
-    found = snapshot(folder, stalled_after=stalled_after)
+    reader = EventReader(folder)
+    found = snapshot(folder, stalled_after=stalled_after, reader=reader)
     ended, said = None, ""
     with Live(_table(found), console=console, auto_refresh=False, transient=False) if console.is_terminal else _Lines() as live:
         while True:
@@ -60,7 +62,7 @@ def watch(
             if ended is not None and (not waits or clock() - ended >= _GRACE):
                 return found
             sleep(every)
-            found = snapshot(folder, stalled_after=stalled_after)
+            found = snapshot(folder, stalled_after=stalled_after, reader=reader)
 
 
 class _Lines:

@@ -23,7 +23,7 @@ from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp_models import run_log
 from hasp_models.distributed.ranks import Ranks
-from hasp_models.events import Event, EventLog, Process, read_events
+from hasp_models.events import Event, EventLog, EventReader, Process, read_events
 from hasp_models.objectives import InfoNCE
 from hasp_models.run_log import RunLog
 from hasp_models.train import fit
@@ -70,6 +70,35 @@ def test_lines_that_are_no_events_are_counted_and_left_out(tmp_path: Path) -> No
     found, torn = read_events(tmp_path)
     assert [e.event for e in found] == ["started"] and torn == 5
     assert read_events(tmp_path / "nothing") == ([], 0)
+
+
+def test_a_reader_that_looks_again_sees_what_one_that_looks_once_sees(tmp_path: Path) -> None:
+    """At every byte of two files that grow, one of which is then replaced by a shorter one."""
+    for rank in (0, 3):
+        for word in ("started", "epoch", "zw\u00f6lf", "finished"):
+            EventLog(tmp_path, rank)(word, text="x" * 20)
+    logs = [tmp_path / "log.jsonl", tmp_path / "log.rank-3.jsonl"]
+    whole = [log.read_bytes() for log in logs]
+    whole[0] = whole[0].replace(b"epoch", b'ep"och')  # a line that is none
+    for log in logs:
+        log.unlink()
+    reader = EventReader(tmp_path)
+    for log, data in zip(logs, whole, strict=True):
+        for size in range(0, len(data) + 1, 3):
+            log.write_bytes(data[:size])
+            assert reader.read() == EventReader(tmp_path).read()
+        log.write_bytes(data)
+        assert reader.read() == EventReader(tmp_path).read()
+    assert [e.event for e in reader.read()[0]] == [
+        *["started", "zw\u00f6lf", "finished"],
+        "started",
+        "epoch",
+        "zw\u00f6lf",
+        "finished",
+    ]
+    assert reader.read()[1] == 1
+    logs[0].write_bytes(whole[1][:-5])
+    assert reader.read() == EventReader(tmp_path).read()
 
 
 def test_kill_9_leaves_all_that_was_said(tmp_path: Path) -> None:
