@@ -24,7 +24,7 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -40,7 +40,7 @@ _HEAD, _TAIL, _CLOSED = 0, 8, 16  # words, each on a line of its own
 _DATA = 4 * _LINE
 _SKIP = -1
 _STRONG = platform.machine() in ("x86_64", "AMD64", "i686")
-_SHORTEST, _LONGEST, _LOOK = 2e-5, 1e-3, 0.05  # seconds: between two looks at the ring; between two looks at the peer
+_SHORTEST, _LONGEST, _LOOK = 2e-5, 1e-2, 0.05  # seconds: between two looks at the ring; between two looks at the peer
 
 
 class Closed(HaspError):
@@ -176,7 +176,7 @@ class Ring:
         if ready():
             return
         begin, looked = time.monotonic(), -_LOOK
-        for pause in _pauses():
+        while True:
             closed = bool(self._words[_CLOSED])
             now = time.monotonic()
             gone = closed
@@ -188,18 +188,12 @@ class Ring:
                 raise Closed("the other side of a ring has closed it, or its process is gone; see its output")
             if timeout and now - begin > timeout:
                 raise HaspError(f"nothing came through a ring for {timeout:g} s; raise timeout, or see what the writer does")
-            time.sleep(pause)
+            # A quarter of what was waited already: few looks where a wait is long, little delay where it is short.
+            time.sleep(min(_LONGEST, max(_SHORTEST, (now - begin) / 4)))
 
 
 def _framed(size: int) -> int:
     return _LINE + -(-size // _LINE) * _LINE
-
-
-def _pauses() -> Iterator[float]:
-    pause = _SHORTEST
-    while True:
-        yield pause
-        pause = min(2 * pause, _LONGEST)
 
 
 _private = threading.Lock()
