@@ -12,9 +12,11 @@ import torch
 from gloo import on_ranks
 from sending_ranks import kind_of, train
 from torch import nn
+from train_graphs import small_parts
 
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
+from hasp_models.cli import main
 from hasp_models.distributed.gradients import Gradients
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.distributed.sending import Sending, sender_of_run
@@ -104,3 +106,15 @@ def test_one_process_trains_alike_whatever_is_asked_for() -> None:
         assert train(text) == dense
     with pytest.raises(HaspError, match="gradients are sent as one of"):
         train("pigeon")
+
+
+def test_the_command_refuses_a_way_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_parts(root=tmp_path / "parts")
+    words = ["train", str(tmp_path / "parts"), "--objective", "infonce", "--epochs", "1", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--gradients", "pigeon"])
+    assert end.value.code == 2 and "error: gradients are sent as one of dense, " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--gradients", "dgc:0.01:100", "--json"])
+    assert not end.value.code and (tmp_path / "run" / "run.json").exists()
