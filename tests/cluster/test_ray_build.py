@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 from builds import contents
+from typer.testing import CliRunner
 
 from hasp import open_source
 from hasp.build import build
+from hasp.cli import app
 from hasp.cluster import tasks
 from hasp.cluster.on_ray import OnRay
 from hasp.cluster.ray_session import ray_session
@@ -113,6 +116,40 @@ def test_a_worker_is_killed_while_it_buckets(machines: Any, source: Path, tmp_pa
     assert (tmp_path / "died").exists() and executor.seen > 10
     assert found == contents(source / "parts")
     assert capfd.readouterr() == ("", "")
+
+
+def call(*arguments: object) -> Any:
+    """A command of ``hasp``, in this process and so on this cluster."""
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command(machines: Any, source: Path, tmp_path: Path) -> None:
+    given = ["--num-parts", 5, "--sample", "talent=5", "--reverse", "--balance", "bytes"]
+    many = call("build", source / "tables", tmp_path / "many", *given, "--ray", "auto", "--verify", "files", "--json")
+    assert many.exit_code == 0 and json.loads(many.stdout)["problems"] == []
+    assert call("build", source / "tables", tmp_path / "one", *given).exit_code == 0
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    again = call("build", source / "tables", tmp_path / "one", *given, "--ray", "auto")
+    assert again.exit_code == 0 and "already held this build, all files of their size; nothing was done" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--verify", "source"],
+            "--verify source reads the graph on one machine, and --ray does not; run hasp verify --source",
+        ),
+        (
+            ["--kind", "movielens"],
+            "Ray's workers read tables, got --kind movielens; write the graph as tables, or leave --ray out",
+        ),
+        ([], "has neither; write it as tables (hasp.sources.tables.write_tables), or build on one machine"),
+    ],
+)
+def test_what_the_command_refuses(machines: Any, tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = call("build", tmp_path, tmp_path / "parts", "--num-parts", 2, "--ray", "auto", *arguments)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_what_a_worker_refuses_is_raised_as_it_is(machines: Any, tmp_path: Path) -> None:
