@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,40 +89,46 @@ def train(
     amp: Annotated[bool, typer.Option("--amp", help="run the model in bfloat16 where that is safe")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard's events as well")] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="save after so many steps too, not only epochs", min=1)] = None,
+    ray: Annotated[str, typer.Option("--ray", help="train on Ray: local, auto, or the address of a cluster")] = "",
+    workers: Annotated[int, typer.Option(help="ranks, with --ray", min=1)] = 2,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Train a SemanticGNN on parts, alone or under torchrun."""
-    from hasp import HASPData
+    """Train a SemanticGNN on parts, alone, under torchrun or on Ray."""
     from hasp_models.distributed.group import process_group
-    from hasp_models.tasks import train_run
 
-    with process_group():
-        run = train_run(
-            HASPData.open(parts),
-            out,
-            objective=objective,
-            concepts=concepts,
-            eel=eel,
-            epochs=epochs,
-            lr=lr,
-            dim=dim,
-            layers=layers,
-            merge=merge,
-            parts_per_step=parts_per_step,
-            free=free,
-            concept_prior=concept_prior,
-            cold=cold,
-            truth=truth,
-            patience=patience,
-            lazy_rows=lazy_rows,
-            gradients=gradients,
-            amp=amp,
-            tensorboard=tensorboard,
-            checkpoint_steps=checkpoint_steps,
-            seed=seed,
-            quiet=json,
-        )
+    task = partial(
+        _train,
+        *(path.absolute() if ray else path for path in (parts, out)),  # its workers are in another folder
+        objective=objective,
+        concepts=concepts.absolute() if ray and concepts is not None else concepts,
+        eel=eel,
+        epochs=epochs,
+        lr=lr,
+        dim=dim,
+        layers=layers,
+        merge=merge,
+        parts_per_step=parts_per_step,
+        free=free,
+        concept_prior=concept_prior,
+        cold=cold,
+        truth=truth.absolute() if ray and truth is not None else truth,
+        patience=patience,
+        lazy_rows=lazy_rows,
+        gradients=gradients,
+        amp=amp,
+        tensorboard=tensorboard,
+        checkpoint_steps=checkpoint_steps,
+        seed=seed,
+        quiet=json,
+    )
+    if ray:
+        from hasp_models.distributed.ray_train import fit_on_ray
+
+        run = fit_on_ray(task, workers, address=ray, folder=None if ray == "local" else out / "ray")
+    else:
+        with process_group():
+            run = task()
     if int(os.environ.get("RANK", "0")):
         return
     if json:
@@ -132,6 +139,14 @@ def train(
         best = f", best epoch {run.best_epoch} (MAP@10 {run.best:.4f})" if run.best is not None else ""
         loss = f", loss {run.history[-1]['loss']:.4f}" if run.history else ""
         show(f"{run.epoch} epochs, {run.step} steps{loss}{best} -> {out}")
+
+
+def _train(parts: Path, out: Path, **how: Any) -> Any:
+    """What every rank runs."""
+    from hasp import HASPData
+    from hasp_models.tasks import train_run
+
+    return train_run(HASPData.open(parts), out, **how)
 
 
 @app.command()

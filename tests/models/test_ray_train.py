@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -11,9 +13,13 @@ from typing import Any
 import pytest
 from killed_ranks import EPOCHS, train_ranks
 from ray_ranks import train_or_die
+from typer.testing import CliRunner
 
+from hasp import HASPData
 from hasp.cluster.ray_session import ray_session
 from hasp.errors import CorruptPart, HaspError
+from hasp.sources import open_source
+from hasp_models.cli import app
 from hasp_models.distributed.ranks import LostRank
 from hasp_models.distributed.ray_train import _rank, fit_on_ray
 
@@ -70,6 +76,42 @@ def test_a_cluster_that_is_too_small(cluster: Any) -> None:
         fit_on_ray(dict, 3)
     with pytest.raises(HaspError, match="1 ranks take 1 GPUs, and the cluster has 0"):
         fit_on_ray(dict, 1, use_gpu=True)
+
+
+def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hasp-pyg[ray]'")
+
+    def init(**options: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    message = r"no Ray cluster answers at 'auto' \(Could not find any running Ray instance\); start one with ray start --head"
+    with pytest.raises(HaspError, match=message):
+        fit_on_ray(dict, 1, address="auto")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it hands to Ray can be sent to another folder and run there; the run is the one without Ray."""
+    asked: list[Any] = []
+
+    def here(task: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append((arguments, options))
+        os.chdir(tmp_path / "elsewhere")
+        try:
+            return pickle.loads(pickle.dumps(task))()
+        finally:
+            os.chdir(tmp_path)
+
+    monkeypatch.setattr("hasp_models.distributed.ray_train.fit_on_ray", here)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    HASPData(open_source("synthetic:300"), num_parts=2, root="parts", reverse=True, log=False)
+    given = ["train", "parts", "--epochs", "1", "--dim", "8", "--json", "--out"]
+    found = [CliRunner().invoke(app, [*given, *more]) for more in (["a"], ["b", "--ray", "auto", "--workers", "3"])]
+    assert [r.exit_code for r in found] == [0, 0], found
+    assert asked == [((3,), {"address": "auto", "folder": Path("b/ray")})]
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 
 def test_settings_out_of_range() -> None:
