@@ -80,7 +80,7 @@ def train(
     merge: Annotated[int, typer.Option(help="parts per batch", min=1)] = 1,
     parts_per_step: Annotated[int | None, typer.Option(help="parts per optimizer step, over all ranks")] = None,
     free: Annotated[bool | None, typer.Option(help="a vector of its own for every entity [by objective]")] = None,
-    concept_prior: Annotated[float | None, typer.Option(help="neighbors: log of what a concept weighs [-3]")] = None,
+    content: Annotated[float | None, typer.Option(help="neighbors: how loud concepts start beside links [0.26]")] = None,
     cold: Annotated[float | None, typer.Option(help="neighbors: share of entities that train without links [0.2]")] = None,
     truth: Annotated[Path | None, typer.Option(help="pairs on which the best epoch is chosen")] = None,
     patience: Annotated[int | None, typer.Option(help="stop after so many epochs without a better one")] = None,
@@ -110,7 +110,7 @@ def train(
         merge=merge,
         parts_per_step=parts_per_step,
         free=free,
-        concept_prior=concept_prior,
+        content=content,
         cold=cold,
         truth=truth.absolute() if ray and truth is not None else truth,
         patience=patience,
@@ -274,7 +274,7 @@ def evaluate(
 @app.command()
 @command
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1, fig5, fig6, fig7, fig8 or all")],
+    what: Annotated[str, typer.Argument(help="table1, fig5, fig6, fig7, fig8, ablation or all")],
     data: Annotated[Path, typer.Option(help="catalogue folder, named books or movies")],
     out: Annotated[Path, typer.Option(help="results folder; an unfinished run in it is continued")],
     quick: Annotated[bool, typer.Option("--quick", help="few epochs and queries, 1 seed, 1 split, 2 trials")] = False,

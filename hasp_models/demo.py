@@ -72,7 +72,7 @@ def _embed(parts: HASPData, out: Path, epochs: int, seed: int, say: Say) -> Embe
     say(f"pretrain    {facts['triples']:,} facts, {facts['relations']} relations, TransE: {time.perf_counter() - begin:.1f} s")
     # Two parts a batch: links between the two come back, and each batch tells a title from twice as many others.
     # This catalogue's concepts say much and its links have no weight: concepts get a louder voice than by default.
-    options: dict[str, Any] = {"dim": 256, "lr": 0.004, "concept_prior": -1.2, "cold": 0.6, "merge": 2, "parts_per_step": 2}
+    options: dict[str, Any] = {"dim": 256, "lr": 0.004, "content": 2.3, "cold": 0.6, "merge": 2, "parts_per_step": 2}
     run = train_run(parts, out / "run", concepts=out / "kg", epochs=epochs, seed=seed, quiet=True, **options)
     for row in run.history:
         if row["epoch"] in (1, epochs) or row["epoch"] % 5 == 0:

@@ -33,8 +33,9 @@ def blend_start(
     dim: int = 256,
     layers: int = 1,
     concepts: KGEmbedding | None = None,
+    content: float = 0.26,
     concept_length: float = 0.6,
-    concept_prior: float = -3.0,
+    concept_prior: float | None = None,
     echo: float = 8.0,
     seed: int = 0,
     **options: Any,
@@ -51,15 +52,21 @@ def blend_start(
         dim: width.
         layers: of attention. With one, concepts keep their vectors; with more they hear from their entities.
         concepts: from :func:`hasp_models.transe.pretrain` on the same graph.
+        content: how loud concepts are beside links: the root mean square length of what a linked entity hears from its
+            concepts, where what it hears from links is a mean of unit vectors. The log of the prior mass of an edge from a
+            concept follows from it; how many concepts an entity has and how rare they are differs much between graphs.
         concept_length: a concept's vector starts ``concept_length * log(entities / entities with it)`` long.
-        concept_prior: log of the prior mass of an edge from a concept; the links into an entity weigh about 1 together.
+        concept_prior: log of the prior mass of an edge from a concept, in the place of the one that follows from ``content``.
         echo: see :class:`SemanticGNN`.
         seed: of the start.
         **options: others of :class:`SemanticGNN`, in the place of what is chosen here.
 
     Raises:
-        HaspError: no edge leads from a concept to an entity, or the pretrained vectors are of another graph.
+        HaspError: no edge leads from a concept to an entity, ``content`` is not above 0, or the pretrained vectors are of
+            another graph.
     """
+    if not content > 0:
+        raise HaspError(f"content, the weight of concepts beside links, is above 0, got {content}; 0.26 is usual")
     entity = parts.roles.entity[0]
     links = set(parts.roles.eel)
     edge_types = [e for e in parts.edge_types if e not in links or e in shares]
@@ -67,13 +74,16 @@ def blend_start(
     into = [e for e in edge_types if e[2] == entity and e not in shares and parts.roles.nodes[e[0]] == "semantic"]
     if not into and parts.roles.semantic:
         raise HaspError("concepts speak to entities over reverse edges, but these parts have none; build with --reverse")
+    heard = linked(parts)
+    if concept_prior is None:
+        concept_prior = math.log(content / _loudness(parts, into, concept_length, heard))
     prior = {e: math.log(s) for e, s in shares.items()} | dict.fromkeys(into, float(concept_prior))
     given: dict[str, Any] = {}
     if concepts is not None:
         given["features"] = _features(concepts, parts, [e[0] for e in into])
         given["relation"] = {e: concepts.relation(e) for e in concepts.relation_types if e in edge_types}
     own = {e[0]: rarity(parts, e) * concept_length for e in into if e[0] not in input_options(parts, True, {})["in_channels"]}
-    own[entity] = linked(parts).float()
+    own[entity] = heard.float()
     torch.manual_seed(seed)
     settings = {
         "beta": "both",
@@ -136,6 +146,25 @@ def rarity(parts: HASPData, edge_type: EdgeType) -> Tensor:
         ends = parts.part(part_id).edges[edge_type].edge_index
         count += torch.bincount(ends[0].long(), minlength=count.numel())
     return (parts.num_nodes[edge_type[2]] / count.clamp_min(1)).log()
+
+
+def _loudness(parts: HASPData, into: list[EdgeType], length: float, heard: Tensor) -> float:
+    """Root mean square, over the entities in the mask ``heard``, of the length of the sum of an entity's concepts.
+
+    Their directions are random, so squares of lengths add up. 1 where none of these entities has a concept.
+    """
+    entity = parts.roles.entity[0]
+    square = torch.zeros(parts.num_nodes[entity])
+    of = {e: (rarity(parts, e) * length) ** 2 for e in into}
+    for p in range(parts.num_parts):
+        part = parts.part(p)
+        n_id = part.nodes[entity].n_id
+        for edge_type, lengths in of.items():
+            source, destination = (end.long() for end in part.edges[edge_type].edge_index)
+            square.index_add_(0, n_id[destination].long(), lengths[source])  # type: ignore[index]
+    some = square[heard] if bool(heard.any()) else square
+    mean = float(some.double().mean()) if some.numel() else 0.0
+    return math.sqrt(mean) if mean > 0 else 1.0
 
 
 def tiers_of(parts: HASPData) -> Tiers | None:

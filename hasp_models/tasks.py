@@ -41,7 +41,7 @@ __all__ = ["DEFAULTS", "evaluate_pairs", "pretrain_concepts", "read_truth", "sim
 DEFAULTS: dict[str, dict[str, Any]] = {
     "neighbors": {
         "lr": 0.0015, "dim": 256, "layers": 1, "temperature": 0.07, "disjoint": 0.3, "free": True, "dropout": 0.0,
-        "concept_prior": -3.0, "cold": 0.2,
+        "content": 0.26, "cold": 0.2,
     },
     "infonce": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 0.1, "disjoint": 0.5, "free": False, "dropout": 0.5},
     "paper": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 1.0, "disjoint": 0.5, "free": False, "dropout": 0.5},
@@ -99,7 +99,7 @@ def train_run(
     disjoint: float | None = None,
     free: bool | None = None,
     dropout: float | None = None,
-    concept_prior: float | None = None,
+    content: float | None = None,
     cold: float | None = None,
     seed: int = 0,
     truth: Path | None = None,
@@ -130,7 +130,7 @@ def train_run(
         disjoint: share of the links that supervises and carries no messages, drawn anew every epoch.
         free: give every entity a vector of its own.
         dropout: probability of leaving such a vector out.
-        concept_prior: of ``neighbors``: see :func:`hasp_models.recipe.blend_start`; higher, and concepts say more.
+        content: of ``neighbors``: see :func:`hasp_models.recipe.blend_start`; higher, and concepts say more.
         cold: of ``neighbors``: share of the entities that train without links in a step; higher, and concepts learn more.
         seed: of the model, the order and all draws.
         truth: pairs of similar entities; MAP@10 on them decides which epoch is kept.
@@ -145,7 +145,7 @@ def train_run(
     if objective not in DEFAULTS:
         raise HaspError(f"objective is one of {list(DEFAULTS)}, got {objective!r}; choose one")
     given = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
-    given |= {"dropout": dropout, "concept_prior": concept_prior, "cold": cold}
+    given |= {"dropout": dropout, "content": content, "cold": cold}
     chosen = DEFAULTS[objective] | {k: v for k, v in given.items() if v is not None}
     edge_type = _link_type(parts, eel, merge)
     made = _made(parts, objective, edge_type, chosen, None if concepts is None else KGEmbedding.load(concepts), seed)
@@ -223,7 +223,7 @@ def _made(
     strength = dict.fromkeys(parts.roles.eel, 1.0) if tiers is None else tiers.weight
     shares = shares_of(parts) if tiers is None else tiers.share
     more = {"entity_dropout": chosen["dropout"]} | ({} if chosen["free"] else {"free": {}})
-    model = blend_start(parts, shares, concepts=concepts, seed=seed, concept_prior=chosen["concept_prior"], **shape, **more)
+    model = blend_start(parts, shares, concepts=concepts, seed=seed, content=chosen["content"], **shape, **more)
     update = [parts.roles.entity[0]] if chosen["layers"] == 1 else None
     options = {**shape, "entity_dropout": chosen["dropout"], "beta": "both", "activation": "gelu", "update": update}
     given = {"temperature": chosen["temperature"], "supervise": chosen["disjoint"], "cold": chosen["cold"]}

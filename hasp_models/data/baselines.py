@@ -76,6 +76,27 @@ class SparseScorer:
         return torch.from_numpy(product.toarray().astype(np.float32))
 
 
+class ShrunkScorer:
+    """Shrunk cosine of all pairs: ``cosine * shared / (shared + shrink)``; see :func:`hasp_models.data.splits.pair_weight`.
+
+    Args:
+        matrix: users x entities, ones.
+        shrink: in users, above 0.
+    """
+
+    def __init__(self, matrix: sp.csr_array, shrink: float) -> None:
+        self.matrix, self.columns, self.shrink, self.num_items = matrix.tocsr(), matrix.T.tocsr(), shrink, matrix.shape[1]
+        self.size = np.maximum(np.asarray(matrix.sum(axis=0), dtype=np.float32).ravel(), 1.0)
+
+    def scores(self, queries: Ids) -> Tensor:
+        """Float32 ``[len(queries), N]``."""
+        asked = np.asarray(queries)
+        found = (self.columns[asked] @ self.matrix).tocsr()
+        shared, row = found.data, np.repeat(np.arange(asked.size), np.diff(found.indptr))
+        found.data = shared / np.sqrt(self.size[asked][row] * self.size[found.indices]) * (shared / (shared + self.shrink))
+        return torch.from_numpy(found.toarray().astype(np.float32))
+
+
 class DenseScorer:
     """A score matrix over some entities; the others score 0, and so do all for them.
 
@@ -120,12 +141,15 @@ def random(benchmark: Benchmark) -> Scorer:
     return RandomScorer(benchmark.num_items, benchmark.seed)
 
 
-def cosine(benchmark: Benchmark) -> Scorer:
-    """Co-occurrence cosine of all pairs: shared graph users over the geometric mean.
+def cosine(benchmark: Benchmark, *, shrink: float = 0.0) -> Scorer:
+    """Co-occurrence cosine of all pairs: shared graph users over the geometric mean; with ``shrink``, less for few users.
 
     It sees the pairs below the thresholds of the EELs, which no model that reads only the graph does; see :func:`cosine_links`.
     """
-    return SparseScorer(_unit_rows(_engagement(benchmark).T.tocsr()))
+    if shrink < 0:
+        raise HaspError(f"shrink is a number of users, 0 or more, got {shrink}; 0 is the plain cosine")
+    matrix = _engagement(benchmark)
+    return ShrunkScorer(matrix, shrink) if shrink else SparseScorer(_unit_rows(matrix.T.tocsr()))
 
 
 def cosine_links(benchmark: Benchmark) -> Scorer:

@@ -66,12 +66,13 @@ class Benchmark:
     Attributes:
         name: for tables.
         graph: entities, concepts, EELs and weak links (both directions) of graph users only; links have a ``weight``, the
-            cosine of co-engagement.
+            shrunk cosine of co-engagement.
         entity: the entity type.
         link_type: the EEL type.
         links: the EELs as one row per entity.
         rule: by which graph users link entities.
         weak: by which they link those weakly that have no EEL; ``None``: never.
+        shrink: of the weights; see :func:`hasp_models.data.splits.pair_weight`.
         users, items: engagements of graph users, int64/text ``[M]`` and int64 ``[M]``; what collaborative baselines fit.
         popularity: graph users per entity, int64 ``[N]``.
         validation, test: truths by name.
@@ -93,6 +94,7 @@ class Benchmark:
     seed: int = 0
     rule: LinkRule = field(default_factory=LinkRule)
     weak: LinkRule | None = None
+    shrink: float = 0.0
 
     @property
     def link_types(self) -> list[EdgeType]:
@@ -119,6 +121,7 @@ class Recipe:
         curated: the table of curated pairs, without suffix.
         rule: when graph users link two entities.
         weak: when they link them weakly.
+        shrink: in users; see :class:`Benchmark`.
         min_rating: engagements below it are left out; ``None`` where there are no ratings.
         exclude: concept categories that would give the curated pairs away.
     """
@@ -127,7 +130,8 @@ class Recipe:
     engagements: str
     curated: str
     rule: LinkRule
-    weak: LinkRule
+    weak: LinkRule | None
+    shrink: float = 5.0
     min_rating: float | None = None
     exclude: tuple[str, ...] = ()
 
@@ -174,6 +178,7 @@ def load_benchmark(
         curated=read_pairs(folder, recipe.curated, ids),
         rule=recipe.rule,
         weak=recipe.weak,
+        shrink=recipe.shrink,
         seed=seed,
         name=recipe.name,
         raw_queries=1000 if raw else 0,
@@ -190,6 +195,7 @@ def make_benchmark(
     link_type: EdgeType | None = None,
     rule: LinkRule | None = None,
     weak: LinkRule | None = None,
+    shrink: float = 0.0,
     seed: int = 0,
     name: str = "benchmark",
     raw_queries: int = 0,
@@ -206,6 +212,7 @@ def make_benchmark(
         link_type: the EEL type; ``None``: the graph's only edge type from a node type to itself.
         rule: when two entities are linked.
         weak: when two entities without an EEL are linked weakly; ``None``: never.
+        shrink: of the weights; see :func:`hasp_models.data.splits.pair_weight`.
         seed: of the split of curated pairs and of the sample of raw queries.
         name: for tables.
         raw_queries: entities in the raw Co-Sim truth; 0: leave it out.
@@ -216,7 +223,7 @@ def make_benchmark(
     users, items, side = np.asarray(users), np.asarray(items, dtype=np.int64), np.asarray(side)
     mine = side == GRAPH
     rule = rule or LinkRule()
-    pairs, weights = co_links(users[mine], items[mine], count, link_type, rule, weak)
+    pairs, weights = co_links(users[mine], items[mine], count, link_type, rule, weak, shrink)
     links = CSR.from_pairs(pairs[link_type][:, 0], pairs[link_type][:, 1], count, symmetric=True)
     popularity = np.asarray(splits.engagement(users[mine], items[mine], count).sum(axis=0)).ravel().astype(np.int64)
     truths: dict[int, dict[str, Truth]] = {VALIDATION: {}, TEST: {}}
@@ -245,6 +252,7 @@ def make_benchmark(
         seed,
         rule,
         weak,
+        shrink,
     )
 
 
@@ -304,9 +312,9 @@ def weak_of(link_type: EdgeType) -> EdgeType:
 
 
 def co_links(
-    users: Any, items: Ids, count: int, link_type: EdgeType, rule: LinkRule, weak: LinkRule | None
+    users: Any, items: Ids, count: int, link_type: EdgeType, rule: LinkRule, weak: LinkRule | None, shrink: float = 0.0
 ) -> tuple[dict[EdgeType, Ids], dict[EdgeType, npt.NDArray[np.float32]]]:
-    """The links of some users: per type pairs int64 ``[L, 2]``, ``a < b``, and their cosines float32 ``[L]``.
+    """The links of some users: per type pairs int64 ``[L, 2]``, ``a < b``, and their weights float32 ``[L]``.
 
     A pair with an EEL has no weak link.
     """
@@ -315,7 +323,7 @@ def co_links(
         found, strong = splits.co_engagement(users, items, count, weak), pairs[link_type]
         new = ~np.isin(found[:, 0] * count + found[:, 1], strong[:, 0] * count + strong[:, 1])
         pairs[weak_of(link_type)] = found[new]
-    return pairs, {e: splits.pair_cosine(users, items, count, some) for e, some in pairs.items()}
+    return pairs, {e: splits.pair_weight(users, items, count, some, shrink) for e, some in pairs.items()}
 
 
 def relink(graph: Graph, pairs: Mapping[EdgeType, Ids], weights: Mapping[EdgeType, npt.NDArray[np.float32]]) -> Graph:

@@ -13,7 +13,8 @@ from hasp_models.experiments.method import Fitted, Group, Method, Settings
 
 __all__ = ["CLASSIC"]
 
-_WEIGHTS = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+_WEIGHTS = (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
+_SHRINK = (1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 def closed(
@@ -36,11 +37,11 @@ def trained(name: str, group: Group, form: Callable[..., Scorer], space: dict[st
     return Method(name, group, run, space, defaults, quick={"epochs": 3})
 
 
-def blend_of(first: Callable[[Benchmark], Scorer]) -> Callable[..., Scorer]:
-    """``weight * first + tf_idf``; the weight is a tuned setting, chosen as all others are."""
+def blend_of(first: Callable[..., Scorer]) -> Callable[..., Scorer]:
+    """``weight * first + tf_idf``; the weight is a tuned setting, chosen as all others are, and so are those of ``first``."""
 
-    def form(benchmark: Benchmark, *, weight: float) -> Scorer:
-        return BlendScorer(first(benchmark), baselines.tf_idf(benchmark), weight)
+    def form(benchmark: Benchmark, *, weight: float, **own: Any) -> Scorer:
+        return BlendScorer(first(benchmark, **own), baselines.tf_idf(benchmark), weight)
 
     return form
 
@@ -60,6 +61,7 @@ CLASSIC: tuple[Method, ...] = (
     closed("popularity", "chance", baselines.popularity),
     closed("random", "chance", baselines.random),
     closed("cosine", "co-engagement", baselines.cosine),
+    closed("cosine_shrunk", "co-engagement", baselines.cosine, {"shrink": _SHRINK}, shrink=5.0),
     closed("cosine_links", "co-engagement", baselines.cosine_links),
     closed("ease", "co-engagement", baselines.ease, {"weight": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)}, weight=100.0),
     closed("pure_svd", "co-engagement", baselines.pure_svd, {"dim": (16, 32, 64, 128, 256)}, dim=64),
@@ -70,6 +72,9 @@ CLASSIC: tuple[Method, ...] = (
         "tf_idf_smoothed", "hybrid", baselines.tf_idf_smoothed, {"weight": (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 10.0)}, weight=1.0
     ),
     closed("blend", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS}, weight=10.0),
+    closed(
+        "blend_shrunk", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS, "shrink": _SHRINK}, weight=10.0, shrink=5.0
+    ),
     closed("blend_links", "hybrid", blend_of(baselines.cosine_links), {"weight": _WEIGHTS}, weight=3.0),
 )
 """In the order of the table."""

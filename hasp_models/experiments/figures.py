@@ -31,7 +31,7 @@ SCHEDULES = (
 )
 NEIGHBORS = (1, 3, 5)
 SCORES: tuple[Literal["l2", "cosine"], ...] = ("l2", "cosine")
-_CONTENT = ("tf_idf", "tf_idf_smoothed", "blend", "blend_links")
+_CONTENT = ("tf_idf", "tf_idf_smoothed", "blend", "blend_shrunk", "blend_links")
 
 
 # -- Figure 6 ------------------------------------------------------------------------------------------------------------

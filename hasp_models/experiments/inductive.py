@@ -82,7 +82,8 @@ def inductive(benchmark: Benchmark, new: Ids) -> Inductive:
     items = place[benchmark.items]
     seen = items < known
     users, some = benchmark.users[seen], items[seen]
-    pairs, weights = co_links(users, some, known, benchmark.link_type, benchmark.rule, benchmark.weak)
+    rules = (benchmark.rule, benchmark.weak, benchmark.shrink)
+    pairs, weights = co_links(users, some, known, benchmark.link_type, *rules)
     strong = pairs[benchmark.link_type]
     if not len(strong):
         raise HaspError(f"entities are linked without the {is_new.sum():,} new ones, but no link is left; hold fewer out")

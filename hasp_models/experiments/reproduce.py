@@ -13,6 +13,7 @@ from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp_models.data.benchmark import BOOKS, MOVIES, Benchmark, load_benchmark
 from hasp_models.experiments import search as searching
+from hasp_models.experiments.ablation import ABLATION
 from hasp_models.experiments.clock import Clock
 from hasp_models.experiments.context import Context, Experiment, Row, Size
 from hasp_models.experiments.figures import FIG6, FIG7, FIG8
@@ -24,7 +25,7 @@ from hasp_models.experiments.tables import csv_of
 
 __all__ = ["EXPERIMENTS", "QUICK", "reproduce", "reproduce_folder", "table_of"]
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (TABLE1, FIG5, FIG6, FIG7, FIG8)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (TABLE1, FIG5, FIG6, FIG7, FIG8, ABLATION)}
 QUICK = Size(seeds=1, splits=1, trials=2, quick=True)
 
 
@@ -58,7 +59,7 @@ def reproduce(
     """Run an experiment and write what came out.
 
     Args:
-        what: ``table1``, ``fig5`` ... ``fig8``, or ``all``.
+        what: ``table1``, ``fig5`` ... ``fig8``, ``ablation``, or ``all``.
         source: split -> benchmark; the same for the same split.
         out: results folder, of one data set. It gets a folder per experiment with ``rows.json``, ``rows.csv``, ``table.md``
             and plots.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from hasp import HASPData, Schema
 from hasp.schema import EdgeType
-from hasp_models.data.benchmark import Benchmark
+from hasp_models.data.benchmark import Benchmark, co_links, relink
 from hasp_models.experiments.graph_models import TRAINING, fitted, parts_of, train_on_parts
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.kg_embedding import KGEmbedding
@@ -18,7 +19,7 @@ from hasp_models.recipe import blend_start
 from hasp_models.relation_attention import RelationAttention
 from hasp_models.runs import new_model
 from hasp_models.semantic_gnn import SemanticGNN
-from hasp_models.tiers import Tiers
+from hasp_models.tiers import QUANTILES, Tiers
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
 
@@ -40,6 +41,10 @@ SEMANTIC: Settings = {
     "epochs": 40,
     "patience": 20,
     "every": 10,
+    "targets": "all",
+    "tiers": True,
+    "weak": True,
+    "shrink": True,
     "free": True,
     "entity_dropout": 0.0,
     "activation": "gelu",
@@ -47,11 +52,11 @@ SEMANTIC: Settings = {
     "tier_power": 1.3,
     "echo": 8.0,
     "concept_length": 0.6,
-    "concept_prior": -3.0,
+    "content": 0.26,
     "kg_epochs": 30,
 }
 """Where the search starts. ``objective`` may also be ``infonce`` or ``paper`` (Eq. 4-5): these ask for single EELs, so the
-links stay one relation per type."""
+links stay one relation per type. ``tiers``, ``weak`` and ``shrink`` switch off what the links are made of, for the ablation."""
 
 SEMANTIC_SPACE: dict[str, Any] = {
     "temperature": (0.05, 0.07, 0.1),
@@ -60,7 +65,7 @@ SEMANTIC_SPACE: dict[str, Any] = {
     "cold": (0.0, 0.1, 0.2, 0.3),
     "lr": (0.001, 0.0015, 0.002),
     "concept_length": (0.4, 0.6, 0.8),
-    "concept_prior": (-3.5, -3.0, -2.5),
+    "content": (0.15, 0.26, 0.45, 0.8),
 }
 """What is tuned."""
 
@@ -75,14 +80,16 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
         kg: ``False``: SemanticGNN_no_KG, where concepts start as random directions and relations at random.
         quiet: no bar.
     """
+    benchmark = _links(benchmark, settings)
     concepts = pretrained(benchmark, settings, seed) if kg else None
     if settings["objective"] != "neighbors":
         parts = parts_of(benchmark, int(settings["num_parts"]))
         model: nn.Module = plain_model(parts, settings, concepts, seed)
         return fitted(benchmark, model, train_on_parts(benchmark, parts, model, settings, seed, quiet=quiet))
-    tiers = Tiers.of(benchmark.graph, benchmark.link_types, power=float(settings["tier_power"]))
+    cuts = QUANTILES if settings["tiers"] else ()
+    tiers = Tiers.of(benchmark.graph, benchmark.link_types, cuts, power=float(settings["tier_power"]))
     parts = parts_of(benchmark, int(settings["num_parts"]), tiers)
-    names = ("concept_length", "concept_prior", "echo", "beta", "activation", "entity_dropout")
+    names = ("concept_length", "content", "echo", "beta", "activation", "entity_dropout")
     shape = {"dim": int(settings["dim"]), "layers": int(settings["layers"])}
     options = {k: settings[k] for k in names} | ({} if settings["free"] else {"free": {}})
     model = blend_start(parts, tiers.share, concepts=concepts, seed=seed, **shape, **options)
@@ -93,10 +100,24 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
         queries=int(settings["queries"]),
         supervise=settings["supervise"],
         cold=settings["cold"],
+        targets=settings["targets"],
     )
     run = train_on_parts(benchmark, parts, model, settings, seed, objective, tiers=tiers, quiet=quiet)
     notes = {"beta": {e[1]: _numbers(model, e) for e in parts.edge_types}}
     return fitted(benchmark, model, run, notes, tiers=tiers)
+
+
+def _links(benchmark: Benchmark, settings: Settings) -> Benchmark:
+    """The benchmark with the links that the settings ask for; its truths and groups stay."""
+    if settings["weak"] and settings["shrink"]:
+        return benchmark
+    weak, shrink = benchmark.weak if settings["weak"] else None, benchmark.shrink if settings["shrink"] else 0.0
+    of = (benchmark.users, benchmark.items, benchmark.num_items, benchmark.link_type, benchmark.rule, weak, shrink)
+    gone = set(benchmark.link_types)
+    edges = {e: v for e, v in benchmark.graph.edges.items() if e not in gone}
+    attrs = {e: v for e, v in benchmark.graph.edge_attrs.items() if e not in gone}
+    graph = relink(replace(benchmark.graph, edges=edges, edge_attrs=attrs), *co_links(*of))
+    return replace(benchmark, graph=graph, weak=weak, shrink=shrink)
 
 
 def pretrained(benchmark: Benchmark, settings: Settings, seed: int) -> KGEmbedding:

@@ -49,7 +49,17 @@ def source(split: int = 0) -> Benchmark:
     users, items = engagements()
     side = splits.split_users(users, split)
     return make_benchmark(
-        graph(), users, items, side, curated=curated(), rule=RULE, weak=WEAK, seed=split, raw_queries=40, name="made-up"
+        graph(),
+        users,
+        items,
+        side,
+        curated=curated(),
+        rule=RULE,
+        weak=WEAK,
+        shrink=2.0,
+        seed=split,
+        raw_queries=40,
+        name="made-up",
     )
 
 

@@ -68,6 +68,9 @@ def reference(name, benchmark):
         return np.tile(fans, (N, 1))
     if name == "cosine":
         return near
+    if name == "cosine_shrunk":
+        both = matrix.T @ matrix
+        return near * both / np.maximum(both + 5, 1)
     if name == "cosine_links":
         return near * linked
     if name == "tf_idf":
@@ -89,9 +92,12 @@ def reference(name, benchmark):
     return rows @ rows.T
 
 
-@pytest.mark.parametrize("name", ["popularity", "cosine", "cosine_links", "tf_idf", "tf_idf_smoothed", "ease", "pure_svd"])
+@pytest.mark.parametrize(
+    "name", ["popularity", "cosine", "cosine_shrunk", "cosine_links", "tf_idf", "tf_idf_smoothed", "ease", "pure_svd"]
+)
 def test_equals_a_dense_reference(benchmark, name):
-    scorer = BASELINES[name](benchmark, dim=8) if name == "pure_svd" else BASELINES[name](benchmark)
+    options = {"pure_svd": {"dim": 8}, "cosine_shrunk": {"shrink": 5}}.get(name, {})
+    scorer = BASELINES[name.removesuffix("_shrunk")](benchmark, **options)
     want = reference(name, benchmark)
     skip = benchmark.popularity == 0 if name == "pure_svd" else np.zeros(N, dtype=bool)  # a zero vector has no direction
     for queries in (np.arange(N), np.array([7]), np.array([3, 3, 0])):

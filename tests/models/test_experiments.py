@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from hasp.errors import HaspError
 from hasp_models.cli import app
+from hasp_models.experiments.ablation import CHANGES
 from hasp_models.experiments.methods import METHODS
 from hasp_models.experiments.reproduce import EXPERIMENTS, reproduce
 
@@ -124,6 +125,15 @@ def test_figures_7_and_8_compare_with_no_change(everything: Any) -> None:
     for row in parts:
         if "over_base" in row:
             assert row["margin"] == 0.01 and row["within_margin"] == (row["over_base_low"] > -0.01)
+
+
+def test_every_change_of_the_ablation_reaches_the_model(everything: Any) -> None:
+    rows = [r for r in everything[1] if r["experiment"] == "ablation" and r["truth"] == "co_sim" and r["group"] == "all"]
+    means = {row["method"]: row["mean"] for row in rows}
+    assert set(means) == {*CHANGES, "without the KG"}
+    full = means.pop("as it is")
+    assert all(mean != full for mean in means.values()), means
+    assert {r["method"] for r in rows if "gain_relative" in r} == set(means)
 
 
 def test_a_repeated_run_fits_nothing_and_gives_the_same_rows(everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:

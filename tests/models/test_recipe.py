@@ -70,6 +70,25 @@ def test_lengths_and_priors_are_those_asked_for() -> None:
     assert torch.equal(layer.w_v[:, :512], torch.eye(512) * 8)
 
 
+@pytest.mark.parametrize("content", [0.1, 0.26, 3.0])
+def test_content_is_how_loud_concepts_are_beside_links(content: float) -> None:
+    """In one part and in two, and however long concepts are: the message of a title's concepts has this length on average."""
+    for length in (0.3, 0.6):
+        model = blend_start(parts_of(catalogue()), {CO: 0.5}, dim=2048, content=content, concept_length=length, seed=1)
+        layer = model.layers[0]
+        prior = layer.log_prior[layer.relations.index(REV), 0].item()
+        own = model.inputs.own["genre"].detach()
+        source, title = catalogue().edges[REV]
+        heard = torch.zeros(COUNT, 2048).index_add_(0, title, own[source]) * math.exp(prior)
+        assert heard.norm(dim=1).square().mean().sqrt().item() == pytest.approx(content, rel=0.1)
+
+
+def test_content_is_above_zero() -> None:
+    for wrong in (0.0, -1.0):
+        with pytest.raises(HaspError, match="content"):
+            blend_start(parts_of(catalogue()), {CO: 0.5}, content=wrong)
+
+
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=12), st.integers(1, 4))
 @settings(deadline=None, max_examples=40)
 def test_who_is_linked(pairs: list[tuple[int, int]], num_parts: int) -> None:

@@ -202,3 +202,16 @@ def test_refusals(tmp_path):
     graph = Graph({"title": 2}, {})
     with pytest.raises(HaspError, match="give link_type="):
         make_benchmark(graph, [0], [0], [0])
+
+
+@given(ENGAGEMENTS, st.sampled_from([0.0, 1.0, 5.0]))
+@settings(deadline=None)
+def test_weights_are_cosines_shrunk_where_few_users_speak(rows, shrink):
+    users, items = columns(rows)
+    pairs = np.array([(a, b) for a in range(N) for b in range(N) if a != b])
+    fans = [{u for u, i in zip(users, items, strict=True) if i == item} for item in range(N)]
+    got = splits.pair_weight(users, items, N, pairs, shrink)
+    for (a, b), weight in zip(pairs, got, strict=True):
+        both = len(fans[a] & fans[b])
+        want = both / math.sqrt(max(len(fans[a]) * len(fans[b]), 1)) * both / max(both + shrink, 1)
+        assert weight == pytest.approx(want, rel=1e-5)

@@ -1,0 +1,91 @@
+"""What carries SemanticGNN: the tuned model, and the same with one thing changed at a time."""
+
+from __future__ import annotations
+
+from hasp_models.experiments.context import Context, Experiment, Row, fit_job
+from hasp_models.experiments.graph_models import TRAINING
+from hasp_models.experiments.judge import judge
+from hasp_models.experiments.method import Settings
+from hasp_models.experiments.methods import METHODS
+from hasp_models.experiments.plots import Bar, grouped_bars
+from hasp_models.experiments.store import Job, Outcome
+from hasp_models.experiments.table1 import OURS, PLAIN
+from hasp_models.experiments.tables import cell, markdown, percent, pick, rows_of, with_holm
+
+__all__ = ["ABLATION", "CHANGES"]
+
+_FULL = "as it is"
+_COMMON = ("layers", "num_parts", "merge", "parts_per_step", "temperature", "disjoint", "lr", "epochs", "patience", "every")
+_FROM_SCRATCH: Settings = {name: TRAINING[name] for name in _COMMON}
+
+CHANGES: dict[str, Settings] = {
+    _FULL: {},
+    "not trained: the start alone": {"epochs": 1, "every": 1, "lr": 1e-12},
+    "messages start at random (no echo)": {"echo": None},
+    "one relation for all links (no tiers)": {"tiers": False},
+    "EELs alone (no weak links)": {"weak": False},
+    "weights are plain cosines (no shrinkage)": {"shrink": False},
+    "all links are equal targets": {"power": 0.0},
+    "links that carry messages are no targets": {"targets": "supervising"},
+    "no entity is made cold": {"cold": 0.0},
+    "entities without vectors of their own": {"free": False},
+    "InfoNCE from a random start": {"objective": "infonce", **_FROM_SCRATCH},
+    "the paper's loss (Eq. 4-5) from a random start": {"objective": "paper", **_FROM_SCRATCH},
+}
+"""What is changed -> the settings that differ from the chosen ones. Besides these: the model without the KG."""
+
+_SEEN = (("co_sim", "all"), ("hc", "all"), ("hc", "cold"))
+
+
+def _jobs(context: Context) -> list[Job]:
+    own = [job for name, more in CHANGES.items() for job in context.jobs("ablation", OURS, name, more)]
+    return own + context.jobs("ablation", PLAIN)
+
+
+def _run(context: Context, job: Job) -> Outcome:
+    fitted, seconds = fit_job(context, job)
+    results = judge(context.benchmark(job.split), fitted.scorer, job.variant or job.method)
+    return Outcome({"": results}, seconds, {"epochs": fitted.epochs, **fitted.notes})
+
+
+def _rows(context: Context) -> list[Row]:
+    found = {n: context.values(context.jobs("ablation", OURS, n, more)).get("", {}) for n, more in CHANGES.items()}
+    found["without the KG"] = context.values(context.jobs("ablation", PLAIN)).get("", {})
+    rows = rows_of(found, metrics=("map@10",), groups=(None, "cold"), reference=_FULL, samples=context.size.samples)
+    rows = [{**row, "seeds": context.seeds_of(METHODS[OURS])} for row in rows if row["truth"] in ("co_sim", "hc")]
+    return with_holm(rows, lambda row: (row["truth"], row["group"]) in _SEEN)
+
+
+def _text(rows: list[Row]) -> str:
+    titles = {"co_sim": "Co-Sim", "hc": "HC-Sim"}
+    seen = [(t, g) for t, g in _SEEN if pick(rows, truth=t, group=g)]
+    heads = [titles[t] + ("" if g == "all" else f" {g}") + " map@10" for t, g in seen]
+    head = ["changed", *heads, *(f"{h}: as it is over this (p)" for h in heads)]
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        found = [pick(rows, method=name, truth=t, group=g) for t, g in seen]
+        lines.append([name, *(cell(r, interval=True) for r in found), *(_over(r) for r in found)])
+    said = (
+        "One thing is changed at a time; the other settings stay as they were chosen for the model as it is, except that a "
+        "random start is trained as the graph baselines are. Paired intervals over queries; p after Holm's correction."
+    )
+    return "\n".join([said, "", markdown(head, lines)])
+
+
+def _over(row: Row | None) -> str:
+    if row is None or "gain_relative" not in row:
+        return "-"
+    return percent(row, "gain_relative") + (f" ({row['p_holm']:.3f})" if "p_holm" in row else "")
+
+
+def _draw(rows: list[Row]) -> dict[str, str]:
+    drawings = {}
+    for truth, title in (("co_sim", "Co-Sim"), ("hc", "HC-Sim")):
+        some = [r for r in rows if r["truth"] == truth and r["group"] == "all" and "mean" in r]
+        if some:
+            bars = [(r["method"], [Bar(r["mean"], r["low"], r["high"])]) for r in some]
+            drawings[f"ablation-{truth}.svg"] = grouped_bars(f"One change at a time: {title} MAP@10", ["MAP@10"], bars)
+    return drawings
+
+
+ABLATION = Experiment("ablation", "One change at a time", (OURS, PLAIN), (OURS, PLAIN), _jobs, _run, _rows, _text, _draw)
