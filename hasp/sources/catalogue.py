@@ -24,8 +24,12 @@ from torch import Tensor
 from hasp.errors import InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import EdgeType
-from hasp.sources.columns import SUFFIXES, Table, read_table
+from hasp.scratch import Scratch
+from hasp.sources.columns import SUFFIXES, Array, Table, read_table
+from hasp.sources.edges import open_edges
 from hasp.sources.ids import IdMap
+from hasp.sources.pairs import distinct, doubled, parted, rows_at_once
+from hasp.sources.stream import room_for
 from hasp.sources.tables import attributes
 
 __all__ = ["both_directions", "find_table", "read_catalogue"]
@@ -37,6 +41,7 @@ def read_catalogue(
     *,
     entity: str = "title",
     keep: Collection[str] = (),
+    scratch: Scratch | None = None,
 ) -> Graph:
     """Read the folder described at the top of this module.
 
@@ -45,6 +50,8 @@ def read_catalogue(
         exclude_categories: categories of concepts to leave out (one that gives the answer away, say).
         entity: the name of the node type of the entities.
         keep: further columns of ``entities`` to carry along as attributes; none by default.
+        scratch: where edges and their attributes go; ``None``: to memory, or to files where they are large for the memory at
+            hand, as :func:`hasp.sources.tables.read_tables` does.
 
     Returns:
         The graph: ``entity`` first, then the categories in alphabetical order. ``ids`` and ``names`` hold the tables' ids,
@@ -58,9 +65,17 @@ def read_catalogue(
         HaspWarning: pairs of ``co_engaged`` occur more than once; the copies are left out.
     """
     folder = Path(folder)
+    if scratch is None:
+        names_of_tables = ("entities", "concepts", "entity_concept", "co_engaged")
+        scratch = room_for(path for name in names_of_tables if (path := find_table(folder, name)) is not None)
+    with scratch:
+        return _read_all(folder, exclude_categories, entity, keep, scratch)
+
+
+def _read_all(folder: Path, exclude_categories: Collection[str], entity: str, keep: Collection[str], scratch: Scratch) -> Graph:
     entities = _read(folder, "entities", ids=("id",), names=("title", "name"), only=("id", "title", "name", *keep))
     concepts = _read(folder, "concepts", ids=("id",), names=("category", "name"), need=("category",))
-    links = _read(folder, "entity_concept", ids=("entity", "concept"))
+    links = open_edges(_find(folder, "entity_concept"), scratch, ("entity", "concept"))
     entity_map = IdMap(entities.columns.pop("id"), str(entities.path), entity, entities.typed)
     concept_map = IdMap(concepts.columns.pop("id"), str(concepts.path), "concept", concepts.typed)
     titles = next((entities.columns.pop(n) for n in ("title", "name") if n in entities.columns), None)
@@ -72,10 +87,10 @@ def read_catalogue(
     local = np.empty(len(code), np.int64)
     local[order] = np.arange(len(code)) - first[code[order]]
 
-    source = entity_map.find(links.columns.pop("entity"), f"{links.path}, column 'entity'", links.typed)
-    concept = concept_map.find(links.columns.pop("concept"), f"{links.path}, column 'concept'", links.typed).numpy()
+    link_type = (entity, "has", "")  # no category is called so
+    source, concept = links.positions({entity: entity_map, "": concept_map}, link_type, scratch)
     left: list[str] = []
-    link_attrs = attributes(links, "entity_concept", left)
+    link_attrs = attributes(links.rest(scratch), "entity_concept", left, scratch)
     num_nodes = {entity: len(entity_map)}
     ids, names = {}, {}
     if not entity_map.is_range:
@@ -84,7 +99,8 @@ def read_catalogue(
         names[entity] = titles
     edges: dict[EdgeType, tuple[Tensor, Tensor]] = {}
     edge_attrs: dict[EdgeType, dict[str, Tensor]] = {}
-    link_code = code[concept]
+    link_code, target, counts = _by_category(concept, code, local, len(kinds), scratch)
+    split = parted([_wide(source, scratch), target, *link_attrs.values()], link_code, counts, scratch)
     for number, kind in enumerate(kinds.tolist()):
         if kind in exclude_categories:
             continue
@@ -93,16 +109,16 @@ def read_catalogue(
         ids[kind] = concept_map.ids[members]
         if "name" in concepts.columns:
             names[kind] = concepts.columns["name"][members]
-        rows = np.flatnonzero(link_code == number)
         edge_type = (entity, f"has_{kind}", kind)
-        edges[edge_type] = (source[rows], torch.from_numpy(local[concept[rows]]))
-        edge_attrs[edge_type] = {name: value[rows] for name, value in link_attrs.items()}
+        from_, to, *values = split[number]
+        edges[edge_type] = (from_, to)
+        edge_attrs[edge_type] = dict(zip(link_attrs, values, strict=True))
     if find_table(folder, "co_engaged") is not None:
         edge_type = (entity, "co_engaged", entity)
-        edges[edge_type], edge_attrs[edge_type] = _co_engaged(folder, entity_map, left)
+        edges[edge_type], edge_attrs[edge_type] = _co_engaged(folder, entity_map, left, scratch)
     node_attrs = {t: attributes(entities, entity, left) if t == entity else {} for t in num_nodes}
     if left:
-        warnings.warn(f"columns of text are not carried into parts: {', '.join(left)}", HaspWarning, stacklevel=2)
+        warnings.warn(f"columns of text are not carried into parts: {', '.join(left)}", HaspWarning, stacklevel=3)
     return Graph(num_nodes, edges, node_attrs, edge_attrs, ids, names)
 
 
@@ -127,18 +143,43 @@ def _read(
     only: Collection[str] | None = None,
     need: Collection[str] = (),
 ) -> Table:
-    path = find_table(folder, name)
-    if path is None:
-        raise InvalidGraph(
-            f"{folder}: a catalogue has the table {name!r} ({' or '.join(name + s for s in SUFFIXES)}), and it is not there; "
-            "add it, or see hasp.sources.catalogue for the layout"
-        )
+    path = _find(folder, name)
     table = read_table(path, ids=ids, names=names, only=only)
     for column in (*ids, *need):
         if column not in table.columns:
             have = [*table.columns, *table.text]
             raise InvalidGraph(f"{path}: the table has a column {column!r}, got {have}; rename or add it")
     return table
+
+
+def _find(folder: Path, name: str) -> Path:
+    path = find_table(folder, name)
+    if path is None:
+        raise InvalidGraph(
+            f"{folder}: a catalogue has the table {name!r} ({' or '.join(name + s for s in SUFFIXES)}), and it is not there; "
+            "add it, or see hasp.sources.catalogue for the layout"
+        )
+    return path
+
+
+def _by_category(concept: Tensor, code: Array, local: Array, kinds: int, scratch: Scratch) -> tuple[Array, Tensor, list[int]]:
+    """Per link the number of its concept's category and the concept's place in it; links per category."""
+    group: Array = scratch.empty(concept.numel(), np.int32)
+    target: Array = scratch.empty(concept.numel(), np.int64)
+    counts = np.zeros(kinds, np.int64)
+    for low, high in rows_at_once(concept.numel()):
+        own = concept[low:high].numpy()
+        group[low:high], target[low:high] = code[own], local[own]
+        counts += np.bincount(group[low:high], minlength=kinds)
+    return group, torch.from_numpy(target), counts.tolist()
+
+
+def _wide(ids: Tensor, scratch: Scratch) -> Tensor:
+    """As int64, which the edges of a catalogue are."""
+    out: Array = scratch.empty(ids.numel(), np.int64)
+    for low, high in rows_at_once(ids.numel()):
+        out[low:high] = ids[low:high].numpy()
+    return torch.from_numpy(out)
 
 
 def _check_categories(path: Path, kinds: list[str], entity: str, exclude: Collection[str]) -> None:
@@ -153,21 +194,22 @@ def _check_categories(path: Path, kinds: list[str], entity: str, exclude: Collec
             )
 
 
-def _co_engaged(folder: Path, entities: IdMap, left: list[str]) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-    table = _read(folder, "co_engaged", ids=("a", "b"))
-    a = entities.find(table.columns.pop("a"), f"{table.path}, column 'a'", table.typed)
-    b = entities.find(table.columns.pop("b"), f"{table.path}, column 'b'", table.typed)
-    attrs = attributes(table, "co_engaged", left)
-    key = (torch.minimum(a, b) * len(entities) + torch.maximum(a, b)).numpy()
-    first = np.unique(key, return_index=True)[1]
-    if len(first) < len(key):
+def _co_engaged(
+    folder: Path, entities: IdMap, left: list[str], scratch: Scratch
+) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    table = open_edges(_find(folder, "co_engaged"), scratch, ("a", "b"))
+    edge_type = (entities.node_type, "co_engaged", entities.node_type)
+    a, b = (_wide(end, scratch) for end in table.positions({entities.node_type: entities}, edge_type, scratch))
+    attrs = attributes(table.rest(scratch), "co_engaged", left, scratch)
+    first, count = distinct(a, b, scratch)
+    if count < table.rows:
         warnings.warn(
-            f"{table.path}: each pair stands once, but {len(key) - len(first):,} of {len(key):,} are copies (or the same "
+            f"{table.path}: each pair stands once, but {table.rows - count:,} of {table.rows:,} are copies (or the same "
             "pair turned round), which are left out",
             HaspWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-        rows = torch.from_numpy(np.sort(first))
-        a, b, attrs = a[rows], b[rows], {name: value[rows] for name, value in attrs.items()}
-    source, destination, pair = both_directions(a, b)
-    return (source, destination), {name: value[pair] for name, value in attrs.items()}
+        a, b, *kept = parted([a, b, *attrs.values()], ~first, [count], scratch)[0]
+        attrs = dict(zip(attrs, kept, strict=True))
+    source, destination, values = doubled(a, b, list(attrs.values()), scratch)
+    return (source, destination), dict(zip(attrs, values, strict=True))

@@ -46,27 +46,28 @@ class EdgeTable(Protocol):
         """Every other column."""
 
 
-def open_edges(path: Path, scratch: Scratch = MEMORY) -> EdgeTable:
+def open_edges(path: Path, scratch: Scratch = MEMORY, ends: tuple[str, str] | None = None) -> EdgeTable:
     """Open an edge table: Parquet is read a block of rows at a time when asked, CSV now, into ``scratch``.
 
     Raises:
         InvalidGraph: the file is broken, or has no columns of ids.
     """
     rows = Rows.open(path) if path.name.endswith(".parquet") else None
-    if rows is not None and all(rows.may_be_ids(name) for name in end_names(path, rows.names)):
-        return _Streamed(rows)
-    return _Whole(read_table(path, ids=_END_NAMES, scratch=scratch))
+    if rows is not None and all(rows.may_be_ids(name) for name in end_names(path, rows.names, ends)):
+        return _Streamed(rows, ends)
+    return _Whole(read_table(path, ids=ends or _END_NAMES, scratch=scratch), ends)
 
 
-def end_names(path: Path, names: list[str]) -> tuple[str, str]:
-    """The two columns of ids among ``names``."""
-    for pair in ENDS:
+def end_names(path: Path, names: list[str], ends: tuple[str, str] | None = None) -> tuple[str, str]:
+    """The two columns of ids among ``names``: ``ends``, or one of :data:`ENDS`."""
+    for pair in ENDS if ends is None else (ends,):
         if pair[0] in names and pair[1] in names:
             return pair
-    for name in ENDS[0]:
+    wanted = ends or ENDS[0]
+    for name in wanted:
         if name not in names:
             raise _missing(path, name, "an edge table", names)
-    return ENDS[0]
+    return wanted
 
 
 def pop(table: Table, name: str, what: str) -> Array:
@@ -83,10 +84,10 @@ def _missing(path: Path, name: str, what: str, names: list[str]) -> InvalidGraph
 class _Whole:
     """A table that has been read, into memory or scratch."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, ends: tuple[str, str] | None = None) -> None:
         self.path, self.rows, self.typed = table.path, table.rows, table.typed
-        self._table = table
-        names = end_names(table.path, [*table.columns, *table.text])
+        self._table, self._ends = table, ends
+        names = end_names(table.path, [*table.columns, *table.text], ends)
         self._ids = [pop(table, name, "an edge table") for name in names]
 
     def unique(self, side: int) -> Array:
@@ -95,7 +96,7 @@ class _Whole:
     def positions(self, maps: Mapping[str, IdMap], edge_type: EdgeType, scratch: Scratch) -> tuple[Tensor, Tensor]:
         out = []
         for side in (0, 1):
-            ids, where = maps[edge_type[2 * side]], where_of(self.path, edge_type, side)
+            ids, where = maps[edge_type[2 * side]], where_of(self.path, edge_type, side, self._ends)
             values, at = self._ids.pop(0), 0
             found: list[Bad] = []
             target = scratch.empty(self.rows, numpy_ids(len(ids)))
@@ -115,10 +116,10 @@ class _Streamed:
 
     typed = True
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, ends: tuple[str, str] | None = None) -> None:
         self.path, self.rows = rows.path, rows.rows
-        self._rows = rows
-        self._names = end_names(rows.path, rows.names)
+        self._rows, self._ends = rows, ends
+        self._names = end_names(rows.path, rows.names, ends)
 
     def unique(self, side: int) -> Array:
         name = self._names[side]
@@ -140,7 +141,8 @@ class _Streamed:
         out = [scratch.empty(self.rows, numpy_ids(len(ids))) for ids in own]
         for ids in own:
             ids.prepare()
-        place_ends(self._rows, self._names, own, [where_of(self.path, edge_type, side) for side in (0, 1)], out)
+        where = [where_of(self.path, edge_type, side, self._ends) for side in (0, 1)]
+        place_ends(self._rows, self._names, own, where, out)
         return torch.from_numpy(out[0]), torch.from_numpy(out[1])
 
     def rest(self, scratch: Scratch) -> Table:
@@ -196,6 +198,8 @@ def place_ends(
         ids.refuse([bad[column] for bad in results], rows.rows, label)
 
 
-def where_of(path: Path, edge_type: EdgeType, side: int) -> str:
-    """What the sources (0) or destinations (1) of an edge table are called in an error."""
+def where_of(path: Path, edge_type: EdgeType, side: int, ends: tuple[str, str] | None = None) -> str:
+    """What the sources (0) or destinations (1) of an edge table are called in an error: by the column where it is given."""
+    if ends is not None:
+        return f"{path}, column {ends[side]!r}"
     return f"{path}, {edge_type[2 * side]!r} as {('source', 'destination')[side]}"
