@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "MaxMargin": "hasp_models.margin",
     "NeighborSoftmax": "hasp_models.neighbor_softmax",
+    "PinSage": "hasp_models.zoo.pinsage",
     "RelationAttention": "hasp_models.relation_attention",
     "RelationCSR": "hasp_models.relation_csr",
     "SemanticGNN": "hasp_models.semantic_gnn",
@@ -15,6 +17,7 @@ _HOME = {
     "add_neighbors": "hasp_models.infer",
     "blend_start": "hasp_models.recipe",
     "embed_all": "hasp_models.infer",
+    "embed_parts": "hasp_models.mapreduce",
     "fit": "hasp_models.train",
 }
 
@@ -23,6 +26,8 @@ __all__ = [*_HOME]
 if TYPE_CHECKING:
     from hasp_models.infer import add_neighbors as add_neighbors
     from hasp_models.infer import embed_all as embed_all
+    from hasp_models.mapreduce import embed_parts as embed_parts
+    from hasp_models.margin import MaxMargin as MaxMargin
     from hasp_models.neighbor_softmax import NeighborSoftmax as NeighborSoftmax
     from hasp_models.recipe import blend_start as blend_start
     from hasp_models.relation_attention import RelationAttention as RelationAttention
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from hasp_models.semantic_gnn import SemanticGNN as SemanticGNN
     from hasp_models.tiers import Tiers as Tiers
     from hasp_models.train import fit as fit
+    from hasp_models.zoo.pinsage import PinSage as PinSage
 
 
 def __getattr__(name: str) -> Any:
