@@ -39,8 +39,9 @@ def torchrun(ranks: int, *arguments: Any, restarts: int = 0) -> subprocess.Compl
     """Run torchrun with a store of its own on a free port."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["--max-restarts", str(restarts), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
+    # A script has its own folder on the path, not the one in which it is started: both kinds of ranks run this checkout.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
