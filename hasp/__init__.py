@@ -27,11 +27,13 @@ _HOME = {
     "StaleParts": "hasp.errors",
     "open_source": "hasp.sources",
     "partition": "hasp.cut",
+    "place": "hasp.backends.stream",
 }
 
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from hasp.backends.stream import place as place
     from hasp.config import BuildConfig as BuildConfig
     from hasp.cut import partition as partition
     from hasp.data import HASPData as HASPData

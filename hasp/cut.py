@@ -22,7 +22,7 @@ from hasp.sizes import available_memory
 from hasp.split import symmetric_csr, weighted_csr
 from hasp.text import format_bytes
 
-__all__ = ["BACKENDS", "check_csr", "cut_linked", "edge_cut", "partition", "resolve"]
+__all__ = ["BACKENDS", "check_csr", "check_node_weight", "cut_linked", "edge_cut", "partition", "resolve"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -79,7 +79,7 @@ def partition(
         raise HaspError(f"seed={seed}: 0 or more; choose another seed")
     if not 0 < imbalance <= 1:
         raise HaspError(f"imbalance={imbalance}: 0 < imbalance <= 1; 0.03 is METIS's own default")
-    weight = None if node_weight is None else _node_weight(node_weight, n)
+    weight = None if node_weight is None else check_node_weight(node_weight, n)
     if streamed and num_parts > 1:  # edges are read where they are
         return BACKENDS["stream"](Task(ptr, idx, num_parts, weight, None, imbalance, seed, threads))
     row = np.repeat(np.arange(n, dtype=np.int32), np.diff(ptr))
@@ -194,7 +194,8 @@ def check_csr(indptr: npt.ArrayLike, indices: npt.ArrayLike, copy: bool = True) 
     return ptr, idx
 
 
-def _node_weight(node_weight: npt.ArrayLike, n: int) -> Int64s:
+def check_node_weight(node_weight: npt.ArrayLike, n: int) -> Int64s:
+    """Weights of ``n`` nodes as int64. Raises :class:`HaspError` for numbers that are none."""
     weight = np.asarray(node_weight)
     if weight.shape != (n,) or weight.dtype.kind not in "iu" or (n and weight.min() < 0):
         raise HaspError(f"node_weight is {n} whole numbers >= 0, got {weight.dtype} {weight.shape}; round and scale them")

@@ -176,9 +176,38 @@ def test_new_nodes_go_where_their_neighbours_are():
     assert place([0, 0, 0], [], [-1, 1], 2).tolist() == [0, 1]  # without neighbours: the lightest part
 
 
+def test_new_nodes_go_where_their_heavy_edges_lead():
+    # node 4 has two light edges into part 0 and one heavy edge into part 1
+    indptr, indices = np.array([0, 1, 2, 3, 3, 6]), np.array([4, 4, 4, 0, 1, 2])
+    known = [0, 0, 1, 1, -1]
+    assert place(indptr, indices, known, 2, imbalance=0.5).tolist() == [0, 0, 1, 1, 0]
+    heavy = np.array([1, 1, 9, 1, 1, 9])
+    for dtype in (np.int64, np.int32, np.uint8):
+        found = place(indptr, indices, known, 2, edge_weight=heavy.astype(dtype), imbalance=0.5)
+        assert found.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_new_nodes_fill_parts_by_their_weight():
+    rng = np.random.default_rng(3)
+    (indptr, indices), label = communities(4, 150)
+    weight = rng.integers(0, 40, label.size)
+    new = rng.random(label.size) < 0.3
+    part = place(indptr, indices, np.where(new, -1, label), 4, node_weight=weight, imbalance=0.2)
+    load = np.bincount(part, weight, 4)
+    assert np.array_equal(part[~new], label[~new]) and load.max() <= 1.2 * weight.sum() / 4
+    # one node as heavy as all others together: nothing joins it
+    weights = [100, 1, 1, 1, 1]
+    assert place(np.zeros(6, int), [], [0, -1, -1, -1, -1], 2, node_weight=weights).tolist() == [0, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"node_weight": [1.5, 2.0]}, "node_weight is 2 whole numbers >= 0"),
+        ({"edge_weight": [1, -1]}, "edge_weight is one whole number >= 0 per entry of indices"),
+        ({"edge_weight": [0.5, 0.5]}, "round and scale them"),
+        ({"edge_weight": [1]}, r"per entry of indices \(2\), got int64 \(1,\)"),
+        ({"imbalance": "a"}, "imbalance='a': a number"),
         ({"node_part": [0, 5]}, r"node_part lies in -1\.\.1, got 0\.\.5; correct it"),
         ({"node_part": [0.0, 1.0]}, r"node_part is one whole number per node \(2\), got float64"),
         ({"passes": 1}, "passes=1 at least 2; raise it"),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hasp.backends.level import Crew, Level, propagate
 from hasp.backends.refine import balanced
 from hasp.backends.task import Int32s, Task
-from hasp.config import whole
+from hasp.config import number, whole
 from hasp.errors import HaspError
 from hasp.kernels.fill import emptiest_first
 from hasp.kernels.stream import stream_pass
@@ -54,6 +54,8 @@ def place(
     node_part: npt.ArrayLike,
     num_parts: int,
     *,
+    node_weight: npt.ArrayLike | None = None,
+    edge_weight: npt.ArrayLike | None = None,
     imbalance: float = 0.03,
     passes: int = 2,
 ) -> Int32s:
@@ -64,20 +66,23 @@ def place(
         indices: neighbours in ``0..n-1``; both directions of every edge of a new node. May be a map of a file.
         node_part: whole numbers ``[n]`` in ``0..num_parts-1``, or ``-1`` for a new node.
         num_parts: of the old partition.
-        imbalance: a part takes no new node above ``1 + imbalance`` times the mean of all nodes.
+        node_weight: whole numbers >= 0 ``[n]`` that are balanced instead of the node count; old and new nodes.
+        edge_weight: whole numbers >= 0 ``[len(indices)]``: how much it takes a new node to that neighbour's part.
+        imbalance: a part takes no new node above ``1 + imbalance`` times the mean of all nodes, by weight.
         passes: reads of the rows, at least 2: the second knows where the neighbours went that came later.
 
     Returns:
         int32 ``[n]`` without ``-1``; old nodes as they were.
 
     Raises:
-        HaspError: arrays that do not fit together, labels or ids out of range, fewer than 2 passes.
+        HaspError: arrays that do not fit together, labels, ids or weights out of range, fewer than 2 passes.
     """
-    from hasp.cut import check_csr
+    from hasp.cut import check_csr, check_node_weight
 
     ptr, idx = check_csr(indptr, indices, copy=False)
     old = np.asarray(node_part)
     num_parts, passes = whole("num_parts", num_parts), whole("passes", passes)
+    imbalance = number("imbalance", imbalance)
     n = ptr.size - 1
     if num_parts < 1 or passes < 2:
         raise HaspError(f"num_parts={num_parts} is at least 1 and passes={passes} at least 2; raise it")
@@ -85,12 +90,28 @@ def place(
         raise HaspError(f"node_part is one whole number per node ({n}), got {old.dtype} {old.shape}; -1 stands for a new node")
     if n and (old.min() < -1 or old.max() >= num_parts):
         raise HaspError(f"node_part lies in -1..{num_parts - 1}, got {int(old.min())}..{int(old.max())}; correct it")
+    if not imbalance >= 0:
+        raise HaspError(f"imbalance={imbalance}: 0 or more; 0.03 is METIS's own default")
+    weight = None if node_weight is None else check_node_weight(node_weight, n)
     part = old.astype(np.int32)
     fixed = part >= 0
-    task = Task(ptr, idx, num_parts, imbalance=imbalance)
-    load = np.bincount(part[fixed], minlength=num_parts).astype(np.int64)
+    task = Task(ptr, idx, num_parts, weight, _edge_weight(edge_weight, idx.size), imbalance)
+    load = np.zeros(num_parts, dtype=np.int64)
+    np.add.at(load, part[fixed], 1 if weight is None else weight[fixed])  # bincount would add them as decimals
     _fennel(Level.of(task), fixed, task.most, passes, part, load)
     return part
+
+
+def _edge_weight(edge_weight: npt.ArrayLike | None, count: int) -> Any:
+    if edge_weight is None:
+        return None
+    weight = np.asarray(edge_weight)
+    if weight.shape != (count,) or weight.dtype.kind not in "iu" or (count and weight.min() < 0):
+        raise HaspError(
+            f"edge_weight is one whole number >= 0 per entry of indices ({count}), got {weight.dtype} {weight.shape}; "
+            "round and scale them"
+        )
+    return weight.astype(np.int64, copy=False) if weight.dtype != np.int32 else weight
 
 
 def _fennel(level: Level, fixed: Any, most: int, passes: int, part: Int32s, load: Any) -> None:
