@@ -26,7 +26,18 @@ __all__ = ["BENCHES", "in_words", "last", "machine", "main", "remember", "show",
 
 HERE = Path(__file__).parent
 # The demo stands last: it is a transcript, of which the history keeps the time alone.
-BENCHES = ("materialise", "csr", "partition_quality", "loader", "pipeline", "relation_attention", "ladder", "demo")
+BENCHES = (
+    "materialise",
+    "csr",
+    "partition_quality",
+    "loader",
+    "pipeline",
+    "relation_attention",
+    "ladder",
+    "compression",
+    "distributed",
+    "demo",
+)
 BY_HAND = ("samplers", "billion")
 """Names of tables that have a history, but no name of their own to be run by: the loader's second one; the large run."""
 DRAWN = ("scaling",)
