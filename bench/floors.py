@@ -1,0 +1,160 @@
+"""Floors: how far each kernel is from the time in which its bytes can be copied.
+
+The floor is the bytes that must be read and written, each once, at the speed of one thread that copies memory. The page
+faults of the results, which a copy into memory that was used before does not have, count against the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.graphs import ENTITIES, Planted, hetero, planted
+from bench.measure import CLOCK, clock, copy_bandwidth, interleave, median, warm_up
+from bench.table import Table
+from hasp.blocks import Blocks
+from hasp.build import assign, build
+from hasp.config import BuildConfig
+from hasp.graph import Graph
+from hasp.layout import Layout
+from hasp.load.merge import merge
+from hasp.parallel import cores
+from hasp.parallel import run as run_threads
+from hasp.rows import take_rows
+from hasp.schema import Roles, Schema
+from hasp.split import split, symmetric_csr
+
+__all__ = ["run"]
+
+SIZES = {"small": (Planted(2_000, 6_000), 4, 8, 2), "full": (Planted(1_000_000, 5_000_000), 64, 64, 5)}
+JOINED = 4
+
+
+def run(size: str = "full") -> list[Table]:
+    """Every kernel on one thread and on all."""
+    spec, num_parts, features, repeats = SIZES[size]
+    warm_up()
+    torch.set_num_threads(1)
+    try:
+        return [_floors(spec, num_parts, features, repeats)]
+    finally:
+        torch.set_num_threads(cores())
+
+
+def _floors(spec: Planted, num_parts: int, features: int, repeats: int) -> Table:
+    graph = hetero(spec, features=features)
+    roles = Schema(entity=ENTITIES).resolve(graph.num_nodes, graph.edges)
+    config = BuildConfig(num_parts=num_parts, backend="metis")
+    labels = assign(graph, roles, config, split(graph, roles))
+    layout = Layout.make(labels, num_parts)
+    tasks: dict[str, tuple[int, Callable[[int], Any]]] = {
+        "symmetrise + coalesce + CSR": _csr(spec),
+        "bucket + relabel + sort by destination": _bucket(graph, roles, layout),
+        "gather features of all parts": _gather(graph, layout),
+        f"merge {JOINED} parts at a time": _merge(graph, roles, config),
+    }
+    threads = {"1 thread": 1, f"{cores()} threads": 0}
+    contenders = {
+        f"{name}|{words}": partial(_clocked, task, n) for name, (_, task) in tasks.items() for words, n in threads.items()
+    }
+    copy_bandwidth()
+    times = interleave(contenders, repeats)
+    speed = copy_bandwidth()
+    table = Table(
+        "floors",
+        f"Kernels beside their floor ({spec.nodes:,} entities, {spec.edges:,} EELs, {features} floats, {num_parts} parts)",
+        (
+            "kernel",
+            "MB that must move",
+            "floor [s]",
+            *(f"{w} [s]" for w in threads),
+            *(f"{w}: times the floor" for w in threads),
+        ),
+        notes=[
+            f"Medians of {repeats} interleaved rounds. Copying moves {speed / 1e9:.1f} GB/s (read and written) on one thread.",
+            "Results are the same bytes at any number of threads. A merge runs on one thread: workers are its threads.",
+        ],
+        beside=("floor [s]",),
+    )
+    if CLOCK == "cpu":
+        table.notes.append("Seconds are CPU seconds, summed over threads: more threads cannot make them fewer.")
+    for name, (moved, _) in tasks.items():
+        runs = {words: times[f"{name}|{words}"] for words in threads}
+        floor = moved / speed
+        table.add(
+            kernel=name,
+            runs=runs,
+            **{"MB that must move": moved / 1e6, "floor [s]": floor},
+            **{f"{w} [s]": median(each) for w, each in runs.items()},
+            **{f"{w}: times the floor": median(each) / floor for w, each in runs.items()},
+        )
+    return table
+
+
+def _clocked(task: Callable[[int], Any], threads: int) -> float:
+    start = clock()
+    kept = task(threads)
+    elapsed = clock() - start
+    assert kept is not None
+    return elapsed
+
+
+def _csr(spec: Planted) -> tuple[int, Callable[[int], Any]]:
+    """Two int64 ids read per EEL, two int64 neighbours and the row pointers written."""
+    src, dst, _ = planted(spec)
+    same = np.arange(spec.nodes, dtype=np.int32)
+    indptr, indices = symmetric_csr([(src, dst, same, same)], spec.nodes)
+    moved = src.nbytes + dst.nbytes + indptr.nbytes + indices.nbytes
+    return moved, lambda threads: symmetric_csr([(src, dst, same, same)], spec.nodes, threads)
+
+
+def _bucket(graph: Graph, roles: Roles, layout: Layout) -> tuple[int, Callable[[int], Any]]:
+    """Every id of the source read, part and row of every entity read, ``edge_index`` and ``e_id`` of the parts written."""
+    plain = Graph(graph.num_nodes, graph.edges)
+
+    def task(threads: int) -> Any:
+        blocks = Blocks.make(plain, roles, layout, threads)
+        return run_threads(lambda p: [b.edges(p) for b in blocks.buckets.values()], range(layout.num_parts), threads)
+
+    written = sum(e.edge_index.nbytes + e.e_id.nbytes for part in task(1) for e in part)
+    read = sum(a.nbytes + b.nbytes for a, b in graph.edges.values())
+    return read + written + sum(t.part.nbytes + t.local.nbytes for t in layout.types.values()), task
+
+
+def _gather(graph: Graph, layout: Layout) -> tuple[int, Callable[[int], Any]]:
+    """Every row read and written."""
+    todo = [
+        (graph.node_attrs[t]["x"], where.n_id[where.ptr[p] : where.ptr[p + 1]])
+        for t, where in layout.types.items()
+        for p in range(layout.num_parts)
+    ]
+
+    def task(threads: int) -> Any:
+        return run_threads(lambda one: take_rows(one[0], torch.from_numpy(one[1])), todo, threads)
+
+    return sum(2 * x.nbytes for x in {id(x): x for x, _ in todo}.values()), task
+
+
+def _merge(graph: Graph, roles: Roles, config: BuildConfig) -> tuple[int, Callable[[int], Any]]:
+    """Every tensor of the parts read, every tensor of the batches written."""
+    store = build(graph, roles, config)
+
+    def batches() -> Any:
+        for first in range(0, config.num_parts, JOINED):
+            yield merge(store, range(first, first + JOINED))
+
+    def task(threads: int) -> Any:
+        return sum(batch.part_id.numel() for batch in batches())
+
+    written = sum(_bytes(batch) for batch in batches())
+    return written + sum(store.part(p).num_bytes for p in range(config.num_parts)), task
+
+
+def _bytes(batch: Any) -> int:
+    """Of distinct tensors: ``input_id`` is ``n_id``."""
+    found = {v.data_ptr(): v.nbytes for s in batch.stores for v in s.values() if isinstance(v, torch.Tensor) and v.nbytes}
+    return sum(found.values())
