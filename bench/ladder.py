@@ -30,7 +30,8 @@ from hasp.graph import Graph
 from hasp.load.merge import merge
 from hasp.parallel import cores
 from hasp.schema import EdgeType
-from hasp_models.data.benchmark import Truth, load_benchmark
+from hasp_models.data.benchmark import Truth
+from hasp_models.data.catalogues import load_benchmark
 from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import evaluate
 from hasp_models.objectives import InfoNCE

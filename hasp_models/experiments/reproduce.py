@@ -11,7 +11,8 @@ from typing import Any
 from hasp.console import say
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
-from hasp_models.data.benchmark import BOOKS, MOVIES, Benchmark, load_benchmark
+from hasp_models.data.benchmark import Benchmark
+from hasp_models.data.catalogues import BOOKS, MOVIES, load_benchmark
 from hasp_models.experiments import search as searching
 from hasp_models.experiments.ablation import ABLATION
 from hasp_models.experiments.clock import Clock

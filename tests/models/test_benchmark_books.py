@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hasp_models.data.baselines import BASELINES
-from hasp_models.data.benchmark import load_benchmark
+from hasp_models.data.catalogues import load_benchmark
 from hasp_models.data.evaluate import evaluate
 
 BOOKS = Path(os.environ.get("HASP_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "books"

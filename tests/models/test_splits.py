@@ -12,7 +12,8 @@ from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp_models.data import splits
 from hasp_models.data.baselines import BASELINES
-from hasp_models.data.benchmark import load_benchmark, make_benchmark
+from hasp_models.data.benchmark import make_benchmark
+from hasp_models.data.catalogues import load_benchmark
 from hasp_models.data.csr import CSR
 from hasp_models.data.splits import GRAPH, TEST, VALIDATION, LinkRule
 
