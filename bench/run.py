@@ -36,6 +36,9 @@ BENCHES = (
     "ladder",
     "compression",
     "distributed",
+    "cache",
+    "halo",
+    "halo_quality",
     "demo",
 )
 BY_HAND = ("samplers", "billion")
