@@ -39,6 +39,9 @@ BENCHES = (
     "cache",
     "halo",
     "halo_quality",
+    "queues",
+    "map_reduce",
+    "pinsage",
     "demo",
 )
 BY_HAND = ("samplers", "billion")
