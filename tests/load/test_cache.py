@@ -184,7 +184,7 @@ def test_the_future_is_what_will_come(build: tuple[Case, int], batch_size: int, 
                 assert demand.next_use(t, keys, epoch, chosen[0], future).tolist() == expected
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(BUILDS, st.integers(1, 2), st.integers(1, 400))
 def test_a_cached_halo_is_the_halo(build: tuple[Case, int], batch_size: int, budget: int) -> None:
     """Whatever is kept, batches are the same; what is not read is saved; and the clairvoyant saves the most."""
