@@ -37,7 +37,7 @@ class Ranks:
 
     def step(self, gradients: list[list[Array]]) -> list[Array]:
         """``gradients[rank][tensor]`` -> what every rank gets, per tensor: the mean of what was sent."""
-        out = [np.zeros(g.size) for g in gradients[0]]
+        out: list[Array] = [np.zeros(g.size) for g in gradients[0]]
         for rank in range(self.size):
             for t, g in enumerate(gradients[rank]):
                 u, v = self.u[rank][t], self.v[rank][t]
