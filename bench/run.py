@@ -31,6 +31,8 @@ BENCHES = (
     "csr",
     "partition_quality",
     "loader",
+    "floors",
+    "equal_time",
     "pipeline",
     "relation_attention",
     "ladder",
