@@ -184,9 +184,11 @@ class SpreadBlocks(Blocks):
             missing = tuple(p for p in range(low, high) if not writer.has(p))
             for _ in range(high - low - len(missing)):
                 step()
-            handles = [c[group] for found in (*self.node_pieces.values(), *self.edge_pieces.values()) for c in found]
+            chunks_of = [c for found in (*self.node_pieces.values(), *self.edge_pieces.values()) for c in found]
             if missing:
-                started += executor.start(tasks.write_group, self._job(root, missing, low), *handles)
+                started += executor.start(tasks.write_group, self._job(root, missing, low), *(c[group] for c in chunks_of))
+            for handles in chunks_of:
+                handles[group] = None  # a piece goes when its group is written
         for handle in started:
             for offer in executor.get(handle):
                 writer.adopt(offer)

@@ -28,6 +28,7 @@ from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Schema
 from hasp.sources.remote import RemotePath, place
+from hasp.sources.synthetic import Catalogue, generate
 from hasp.sources.tables import write_tables
 from hasp.store.disk import Disk
 from hasp.store.offer import is_offer, offer
@@ -266,6 +267,19 @@ def test_a_folder_that_workers_do_not_share(tmp_path: Path, monkeypatch: pytest.
         spread, roles = open_odd(folder, workers)
         with pytest.raises(HaspError, match=r"a folder that all machines share, but .* build into a shared folder"):
             build(spread.graph, roles, BuildConfig(3), root=tmp_path / "parts", spread=spread)
+
+
+@pytest.mark.parametrize("format", ["csv", "csv.gz", "parquet"])
+def test_tables_at_a_url_are_those_of_a_folder(format: Any, tmp_path: Path) -> None:
+    graph = generate(Catalogue(60, 2, num_features=2)).graph
+    write_tables(graph, tmp_path / "tables", format)
+    np.save(tmp_path / "tables" / "nodes" / "title.vector.npy", np.arange(120, dtype=np.float32).reshape(60, 2))
+    with on_memory(tmp_path / "tables") as url:
+        found = open_source(url)
+        assert found.fingerprint() == open_source(tmp_path / "tables").fingerprint()
+        assert found.node_attrs["title"]["vector"].shape == (60, 2)
+        with pytest.raises(InvalidGraph):
+            open_source(f"{url}/nowhere")
 
 
 def test_places() -> None:
