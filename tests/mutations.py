@@ -157,7 +157,8 @@ MUTATIONS = [
     ),
     Mutation(
         "9", "hasp/load/merge.py", "n_ids = [_ids(part.nodes[node_type], id_dtype) for part in parts]\n",
-        "n_ids = [_ids(part.nodes[node_type], id_dtype).flip(0) for part in parts]\n", f"{PROPERTY}::test_9_one_part_is_the_input",
+        "n_ids = [_ids(part.nodes[node_type], id_dtype).flip(0) for part in parts]\n",
+        f"{PROPERTY}::test_9_one_part_is_the_input",
     ),
     Mutation(
         "10", "hasp/graph.py", 'if key not in ("edge_index", "edge_label", "edge_label_index"):',

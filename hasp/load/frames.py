@@ -33,13 +33,14 @@ class Frame:
 
     Attributes:
         size: bytes of the frame.
+        tensors: where each begins behind the table, and it.
 
     Raises:
         HaspError: an attribute is neither; the message names it.
     """
 
     def __init__(self, batch: HeteroData, about: Any = None) -> None:
-        self._tensors: list[tuple[int, Tensor]] = []
+        self.tensors: list[tuple[int, Tensor]] = []
         at, stores = 0, []
         for store in batch.stores:
             rows: list[list[Any]] = []
@@ -47,7 +48,7 @@ class Frame:
                 if isinstance(value, Tensor):
                     value = _plain(value, name)
                     rows.append([name, _NAMES[value.dtype], list(value.shape), at])
-                    self._tensors.append((at, value))
+                    self.tensors.append((at, value))
                     at += -(-value.numel() * value.element_size() // _ALIGN) * _ALIGN
                 else:
                     rows.append([name, _checked(value, name)])
@@ -62,7 +63,7 @@ class Frame:
         room[: _LENGTH.size + len(self._table)] = torch.frombuffer(
             bytearray(_LENGTH.pack(len(self._table)) + self._table), dtype=torch.uint8
         )
-        for at, value in self._tensors:
+        for at, value in self.tensors:
             start = self._begin + at
             into = room[start : start + value.numel() * value.element_size()]
             if value.numel():

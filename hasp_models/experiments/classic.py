@@ -73,7 +73,7 @@ CLASSIC: tuple[Method, ...] = (
     ),
     closed("blend", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS}, weight=10.0),
     closed(
-        "blend_shrunk", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS, "shrink": _SHRINK}, weight=10.0, shrink=5.0
+        "blend_shrunk", "hybrid", blend_of(baselines.cosine), {"weight": _WEIGHTS, "shrink": _SHRINK}, weight=20.0, shrink=2.0
     ),
     closed("blend_links", "hybrid", blend_of(baselines.cosine_links), {"weight": _WEIGHTS}, weight=3.0),
 )
