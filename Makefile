@@ -10,7 +10,8 @@ demo: $(READY)
 	$(RUN) -m hasp_models demo --out demo
 
 test: check
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n auto --dist loadfile -m "not ray"
+	$(RUN) -m pytest -m ray
 
 check: $(READY)
 	$(RUN) -m ruff check hasp hasp_models tests bench

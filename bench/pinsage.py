@@ -34,12 +34,17 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 SIZES = {"small": {"epochs": 2, "every": 1, "dim": 4, "max_pairs": 64}, "full": {"epochs": 60, "patience": 60, "dim": 64}}
 
 
+BESIDE = ("Co-Sim", "HC-Sim")
+"""Set a row beside its peers."""
+
+
 def run(size: str = "full") -> list[Table]:
     """One table; no rows where books are not at hand."""
     table = Table(
         "pinsage",
         "PinSage with one idea changed at a time (books, one split, one seed; MAP@10 on the test truths)",
         ("model", "Co-Sim", "HC-Sim", "HC-Sim, no EEL", "CPU seconds of fitting"),
+        beside=BESIDE,
     )
     found = _books() if size == "full" else _made_up()
     if found is None:

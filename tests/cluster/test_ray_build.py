@@ -29,7 +29,7 @@ from hasp.sources.synthetic import Catalogue, generate
 from hasp.sources.tables import write_tables
 
 # What Ray's own imports deprecate, and sockets that it closes late, are not ours to fail on.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.ray]
 
 SCHEMA = Schema(sample={"talent": 5})
 CONFIG = BuildConfig(6, 1)

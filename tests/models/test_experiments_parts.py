@@ -329,6 +329,7 @@ def altered(new: np.ndarray) -> Benchmark:
         curated=data.curated(),
         rule=data.RULE,
         weak=data.WEAK,
+        shrink=2.0,
         name="made-up",
     )
 

@@ -27,7 +27,7 @@ STEPS = 3  # of an epoch: six parts, two a step
 ATTEMPTS = "attempt-*"
 
 # What Ray's own imports deprecate, and sockets that it closes late, are not ours to fail on.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_a_store_in_memory_has_the_same_interface(tmp_path):
     *own, shared, sampled, cut = parts()
     memory, folder = MemoryStore(manifest, own, shared, sampled, cut, node_part(), IDS, NAMES), FolderStore.open(tmp_path)
     public = {name for name in dir(folder) if not name.startswith("_")}
-    assert public - {n for n in dir(memory) if not n.startswith("_")} == {"open", "root", "verify"}
+    assert public - {n for n in dir(memory) if not n.startswith("_")} == {"open", "read_ahead", "root", "verify"}
     for p in range(3):
         assert same(memory.part(p), folder.part(p))
     assert same(memory.cut, folder.cut)
