@@ -42,5 +42,5 @@ def run(size: str = "full") -> list[Table]:
     text = "\n".join(line for line in lines if not _ROW.match(line))
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
-    table = Transcript("demo", "make demo", ["seconds"], [{"seconds": seconds}], [], text.strip().splitlines())
+    table = Transcript("demo", "make demo", ["seconds"], [{"seconds": seconds}], lines=text.strip().splitlines())
     return [table]

@@ -34,6 +34,10 @@ SIZES = {"small": (Planted(2_000, 6_000), 4, 8, 2), "full": (Planted(1_000_000, 
 JOINED = 4
 
 
+BESIDE = ("floor [s]",)
+"""Set a row beside its floor."""
+
+
 def run(size: str = "full") -> list[Table]:
     """Every kernel on one thread and on all."""
     spec, num_parts, features, repeats = SIZES[size]
@@ -78,7 +82,7 @@ def _floors(spec: Planted, num_parts: int, features: int, repeats: int) -> Table
             f"Medians of {repeats} interleaved rounds. Copying moves {speed / 1e9:.1f} GB/s (read and written) on one thread.",
             "Results are the same bytes at any number of threads. A merge runs on one thread: workers are its threads.",
         ],
-        beside=("floor [s]",),
+        beside=BESIDE,
     )
     if CLOCK == "cpu":
         table.notes.append("Seconds are CPU seconds, summed over threads: more threads cannot make them fewer.")

@@ -223,3 +223,16 @@ def test_no_row_stands_alone():
 
 UNPAIRED = {"plan", "check", "fingerprint", "split", "cut", "fill", "bucket", "shared and cut", "train"}
 """Stages inside the billion-edge build: that of the whole build is what its floor is for."""
+
+
+def test_a_demo_shows_what_it_printed(monkeypatch):
+    """As run by the bench, with the command's output in the place of a run."""
+    from types import SimpleNamespace
+
+    from bench import demo
+
+    monkeypatch.setattr(
+        demo.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="catalogue   5 titles\n\nplan\ntook 1 s\n")
+    )
+    (table,) = demo.run("small")
+    assert table.markdown().splitlines()[:5] == ["```", "catalogue   5 titles", "", "took 1 s", "```"]
