@@ -220,6 +220,8 @@ def _to_folder(
     if given is None:
         stored = writer.load_node_part()  # of an interrupted build of the same graph and settings
         given = None if stored is None else {t: stored[t].numpy() for t in roles.entity}
+    if spread is not None:
+        spread = replace(spread, root=str(writer.root.absolute()))
     blocks, eels, labels = _prepare(graph, roles, config, given, clock, spread)
     writer.save_node_part({t: torch.from_numpy(v) for t, v in labels.items()})
     if graph.ids or graph.names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -86,17 +87,20 @@ def _no_messages() -> Iterator[None]:
     """Without Ray's remarks on how it was started, and without what its nodes write to standard output whatever the settings
     (a paragraph for each worker that died): errors that matter are raised.
     """
+    importlib.import_module("ray.data")  # which sets its logger up when it is imported
     from ray._private import worker
 
-    logger = logging.getLogger("ray")
-    level, printer = logger.level, getattr(worker, "print_to_stdstream", None)
+    logger, data = logging.getLogger("ray"), logging.getLogger("ray.data")
+    level, said, printer = logger.level, data.level, getattr(worker, "print_to_stdstream", None)
     logger.setLevel(logging.ERROR)
+    data.setLevel(logging.CRITICAL)  # a line or more for each map_batches, and a page for what is raised anyway
     if printer is not None:  # as in the versions of Ray that we know
         worker.print_to_stdstream = _drop
     try:
         yield
     finally:
         logger.setLevel(level)
+        data.setLevel(said)
         if printer is not None:
             worker.print_to_stdstream = printer
 

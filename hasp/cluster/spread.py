@@ -12,7 +12,6 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from hasp.blocks import Blocks, group_cut
 from hasp.bucket import Buckets
 from hasp.cluster import tasks
 from hasp.cluster.columns import Column, chunks
-from hasp.cluster.executor import Executor, in_order
+from hasp.cluster.executor import Call, Executor
+from hasp.cluster.pieces import Piece, Window, read_window
 from hasp.graph import Graph, HaspWarning, row_blocks
 from hasp.layout import Layout
 from hasp.part import CUT, Edges, Part, numpy_ids
@@ -52,6 +52,7 @@ class Spread:
         columns: ``id`` of an array of :attr:`graph` -> (the array, its column).
         maps: node type -> ids.
         chunk: rows of a chunk.
+        root: the folder of the parts, which all workers see.
     """
 
     graph: Graph
@@ -59,6 +60,7 @@ class Spread:
     columns: Mapping[int, tuple[Tensor, Column]]
     maps: Mapping[str, IdMap]
     chunk: int = CHUNK
+    root: str = ""
     _handles: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -68,8 +70,8 @@ class Spread:
         if not array.is_meta:
             return row_blocks(array)
         found = self._chunks({"": array}, array.size(0))
-        calls = (("", chunk, *self._maps(chunk.owners)) for chunk in found if chunk.rows)
-        return (torch.from_numpy(np.array(block)) for block in in_order(self.executor, tasks.column_of, calls))
+        calls = ((tasks.column_of, "", chunk, *self._maps(chunk.owners)) for chunk in found if chunk.rows)
+        return (torch.from_numpy(np.array(block)) for block in self.executor.map(calls))
 
     def check(self) -> None:
         """As :meth:`hasp.graph.Graph.check`, of the arrays at hand; the others are checked while they are read."""
@@ -114,50 +116,51 @@ class Spread:
     # -- bucketing ---------------------------------------------------------------------------------------------------
 
     def blocks(self, roles: Roles, layout: Layout, scratch: Scratch = MEMORY) -> SpreadBlocks:
-        """Start to bucket every edge type that has an entity end, and all attributes of entities."""
+        """Bucket every edge type that has an entity end, and all attributes of entities, into the folder of the parts."""
         graph, bounds = self.graph, _bounds(self.graph, roles, layout.num_parts, self.executor.workers)
-        groups = len(bounds) - 1
         where = {
             t: self.executor.put(dataclasses.replace(own, n_id=own.n_id[:0].copy(), ptr=own.ptr))
             for t, own in layout.types.items()
         }
-        nodes: dict[str, list[list[Any]]] = {}
+        whose: list[str | EdgeType] = []
+        calls: list[Call] = []
         for node_type in layout.types:
             attrs = graph.node_attrs.get(node_type, {})
             if attrs:
                 common = (layout.num_parts, bounds, where[node_type])
-                found = self._chunks(attrs, graph.num_nodes[node_type])
-                start = [(tasks.group_nodes, c, *common, *self._maps(c.owners)) for c in found]
-                nodes[node_type] = [self._start(*call, returns=groups) for call in start]
-        pieces: dict[EdgeType, list[list[Any]]] = {}
-        buckets: dict[EdgeType, Buckets] = {}
-        for edge_type in (e for e in graph.edges if in_parts(e, roles)):
+                for chunk in self._chunks(attrs, graph.num_nodes[node_type]):
+                    whose.append(node_type)
+                    calls.append((tasks.group_nodes, self.root, chunk, *common, *self._maps(chunk.owners)))
+        edge_types = [e for e in graph.edges if in_parts(e, roles)]
+        for edge_type in edge_types:
             ends = tuple(dict.fromkeys(t for t in (edge_type[0], edge_type[2]) if roles.nodes[t] == "entity"))
             sizes = {t: graph.num_nodes[t] for t in (edge_type[0], edge_type[2])}
-            job = tasks.EdgeJob(edge_type, roles, sizes, graph.num_edges(edge_type), layout.num_parts, bounds, ends)
-            pieces[edge_type] = []
+            job = tasks.EdgeJob(self.root, edge_type, roles, sizes, graph.num_edges(edge_type), layout.num_parts, bounds, ends)
             for chunk in self._chunks(_arrays(graph, edge_type), job.num_edges):
-                given = [*self._maps(chunk.owners), *(where[t] for t in ends)]
-                pieces[edge_type].append(self._start(tasks.group_edges, job, chunk, *given, returns=groups + 2))
-        for edge_type, found in pieces.items():
-            counts = np.zeros(layout.num_parts + 1, np.int64)
-            for handles in found:
-                counts += self.executor.get(handles.pop())
-            buckets[edge_type] = _counted(graph, roles, layout, edge_type, counts)
+                whose.append(edge_type)
+                calls.append((tasks.group_edges, job, chunk, *self._maps(chunk.owners), *(where[t] for t in ends)))
+        nodes: dict[str, list[Piece]] = {}
+        pieces: dict[EdgeType, list[Piece]] = {e: [] for e in edge_types}
+        cut: dict[EdgeType, list[Piece]] = {e: [] for e in edge_types}
+        for of, found in zip(whose, self.executor.map(calls), strict=True):
+            if isinstance(of, str):
+                nodes.setdefault(of, []).append(found)
+                continue
+            pieces[of].append(found[0])
+            cut[of] += [] if found[1] is None else [found[1]]
+        buckets = {}
+        for e in edge_types:
+            counts = [sum(p.counts for p in pieces[e]), [sum(p.counts.sum() for p in cut[e])]]
+            buckets[e] = _counted(graph, roles, layout, e, np.concatenate(counts))
         return SpreadBlocks(
-            graph, roles, layout, buckets, scratch, spread=self, bounds=bounds, node_pieces=nodes, edge_pieces=pieces
-        )
+            graph, roles, layout, buckets, scratch,
+            spread=self, bounds=bounds, node_pieces=nodes, edge_pieces=pieces, cut_pieces=cut,
+        )  # fmt: skip
 
     def write(self, blocks: Blocks, writer: Writer, step: Callable[[], None]) -> None:
         """Have workers write all parts of :meth:`blocks` that are not there yet; ``step`` is called after each part."""
         assert isinstance(blocks, SpreadBlocks)
         blocks.write(writer, step)
-
-    def _start(self, task: Callable[..., Any], *arguments: Any, returns: int) -> list[Any]:
-        """As :meth:`Executor.start`; a tuple of one item is one value, too."""
-        if returns > 1:
-            return self.executor.start(task, *arguments, returns=returns)
-        return self.executor.start(tasks.only, task, *arguments)
 
 
 @dataclass(frozen=True)
@@ -167,57 +170,62 @@ class SpreadBlocks(Blocks):
     Attributes:
         spread: whose it is.
         bounds: group ``g`` has the parts ``bounds[g]:bounds[g + 1]``.
-        node_pieces: per entity type with attributes, per chunk, a handle of each group's piece.
-        edge_pieces: per edge type, per chunk, a handle of each group's piece, and one of the cut.
+        node_pieces: per entity type with attributes, the piece of each chunk.
+        edge_pieces: per edge type, the piece of each chunk.
+        cut_pieces: per edge type, the cut edges of each chunk that has some.
     """
 
     spread: Spread = None  # type: ignore[assignment]  # the base has defaults
     bounds: tuple[int, ...] = ()
-    node_pieces: Mapping[str, list[list[Any]]] = dataclasses.field(default_factory=dict)
-    edge_pieces: Mapping[EdgeType, list[list[Any]]] = dataclasses.field(default_factory=dict)
+    node_pieces: Mapping[str, list[Piece]] = dataclasses.field(default_factory=dict)
+    edge_pieces: Mapping[EdgeType, list[Piece]] = dataclasses.field(default_factory=dict)
+    cut_pieces: Mapping[EdgeType, list[Piece]] = dataclasses.field(default_factory=dict)
 
     def write(self, writer: Writer, step: Callable[[], None]) -> None:
         """See :meth:`Spread.write`."""
-        executor, root = self.spread.executor, str(Path(writer.root).absolute())
-        started = []
+        calls: list[Call] = []
         for group, (low, high) in enumerate(itertools.pairwise(self.bounds)):
             missing = tuple(p for p in range(low, high) if not writer.has(p))
             for _ in range(high - low - len(missing)):
                 step()
-            chunks_of = [c for found in (*self.node_pieces.values(), *self.edge_pieces.values()) for c in found]
             if missing:
-                started += executor.start(tasks.write_group, self._job(root, missing, low), *(c[group] for c in chunks_of))
-            for handles in chunks_of:
-                handles[group] = None  # a piece goes when its group is written
-        for handle in started:
-            for offer in executor.get(handle):
+                calls.append((tasks.write_group, self._job(missing, low, group)))
+        for offers in self.spread.executor.map(calls):
+            for offer in offers:
                 writer.adopt(offer)
                 step()
 
-    def _job(self, root: str, parts: tuple[int, ...], first: int) -> tasks.GroupJob:
+    def _job(self, parts: tuple[int, ...], first: int, group: int) -> tasks.GroupJob:
         types = self.layout.types
         n_id = {t: [w.n_id[w.ptr[p] : w.ptr[p + 1]] for p in parts] for t, w in types.items()}
         num_keys = {e: [int(b.num_keys[p]) for p in parts] for e, b in self.buckets.items()}
-        nodes = {t: len(found) for t, found in self.node_pieces.items()}
-        edges = {e: len(found) for e, found in self.edge_pieces.items()}
-        return tasks.GroupJob(root, parts, first, n_id, num_keys, nodes, edges)
+        nodes = {t: [piece.windows[group] for piece in found] for t, found in self.node_pieces.items()}
+        edges = {e: [piece.windows[group] for piece in found] for e, found in self.edge_pieces.items()}
+        return tasks.GroupJob(self.spread.root, parts, first, n_id, num_keys, nodes, edges)
 
     def cut(self) -> Part:
         """The entity-entity edges between two parts; see :meth:`hasp.blocks.Blocks.cut`."""
-        edges = {}
-        for edge_type, found in self.edge_pieces.items():
-            if self.roles.edges[edge_type] in ("eel", "entity-entity"):
-                edges[edge_type] = self._joined([self.spread.executor.get(handles[-1]) for handles in found])
-        return Part(CUT, {}, edges)
+        found = {e: own for e, own in self.cut_pieces.items() if self.roles.edges[e] in ("eel", "entity-entity")}
+        return Part(CUT, {}, {e: self._cut_of(e, [p.windows[0] for p in own]) for e, own in found.items()})
 
-    def _joined(self, pieces: list[tasks.CutPiece]) -> Edges:
-        src, dst, e_id, pair = (np.concatenate([p[i] for p in pieces]) for i in range(4))
-        attrs = {k: np.concatenate([p.attrs[k] for p in pieces]) for k in pieces[0].attrs}
+    def _cut_of(self, edge_type: EdgeType, windows: list[Window]) -> Edges:
+        own = self.buckets[edge_type]
+        empty = {k: np.empty(0, v.dtype) for k, v in ((tasks.SOURCE, own.ends[0]), (tasks.DESTINATION, own.ends[1]))}
+        empty |= {tasks.EDGE: np.empty(0, own.e_id.dtype), tasks.PAIR: np.empty(0, np.int32)}
+        for name, value in self.graph.edge_attrs.get(edge_type, {}).items():
+            empty[name] = np.empty((0, *value.shape[1:]), _numpy(value.dtype))
+        rows = [empty, *(read_window(self.spread.root, w)[1] for w in windows)]
+        joined = {k: np.concatenate([r[k] for r in rows]) for k in empty}
+        src, dst, e_id, pair = (joined.pop(k) for k in (tasks.SOURCE, tasks.DESTINATION, tasks.EDGE, tasks.PAIR))
         # The place of each edge among the cut ones, so that attributes can follow; e_id ascends with it.
         found = group_cut(src, dst, np.arange(e_id.size, dtype=e_id.dtype), pair, self.layout.num_parts, self.scratch)
         at = found.e_id.numpy()
-        moved = {k: torch.from_numpy(v[at]) for k, v in attrs.items()}
-        return Edges(found.edge_index, torch.from_numpy(e_id[at]), moved, found.pairs, found.ptr)
+        attrs = {k: torch.from_numpy(v[at]) for k, v in joined.items()}
+        return Edges(found.edge_index, torch.from_numpy(e_id[at]), attrs, found.pairs, found.ptr)
+
+
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    return torch.empty(0, dtype=dtype).numpy().dtype
 
 
 def _arrays(graph: Graph, edge_type: EdgeType) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hasp.cluster import tasks
 from hasp.cluster.columns import Column, End, lazy_attributes
-from hasp.cluster.executor import Executor, in_order
+from hasp.cluster.executor import Executor
 from hasp.cluster.spread import CHUNK, Spread
 from hasp.errors import HaspError, InvalidGraph
 from hasp.part import id_dtype
@@ -135,9 +135,10 @@ class _LazyEdges:
         self._reader = reader
 
     def unique(self, side: int) -> Array:
-        calls = [(piece, first, self.names[side]) for first, piece in self.source.pieces(self._reader.chunk)]
+        pieces = self.source.pieces(self._reader.chunk)
+        calls = [(tasks.unique_ids, piece, first, self.names[side]) for first, piece in pieces]
         found = np.empty(0, np.int64)
-        for ids in in_order(self._reader.executor, tasks.unique_ids, calls):
+        for ids in self._reader.executor.map(calls):
             found = sorted_unique(np.concatenate([found, ids])) if len(found) else ids
         return found
 

@@ -17,9 +17,10 @@ from hasp.store.disk import Disk
 from hasp.store.framing import Spec, chunks, specs
 from hasp.store.layout import file_name, is_data
 
-__all__ = ["Offer", "is_offer", "offer"]
+__all__ = ["Offer", "is_offer", "offer", "piece_name"]
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}(\.tmp)?")
+_PIECE = "piece.safetensors"
 
 
 class Offer(NamedTuple):
@@ -56,6 +57,11 @@ def offer(root: Path, part: Part, disk: Disk | None = None) -> Offer:
 
 
 def is_offer(name: str) -> bool:
-    """Whether a file is one that was offered, or begun to be."""
+    """Whether a file is one that was offered, a piece of one to be, or the beginning of either."""
     match = _NAME.fullmatch(name)
-    return match is not None and is_data(match[1])
+    return match is not None and (is_data(match[1]) or match[1] == _PIECE)
+
+
+def piece_name() -> str:
+    """A name that nobody else has, of a file that is needed until the parts are written; :func:`is_offer`, too."""
+    return f"{_PIECE}.{secrets.token_hex(8)}"

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builds import contents
 from typer.testing import CliRunner
@@ -19,11 +20,12 @@ from hasp import open_source
 from hasp.build import build
 from hasp.cli import app
 from hasp.cluster import tasks
+from hasp.cluster.executor import Call
 from hasp.cluster.on_ray import OnRay
 from hasp.cluster.ray_session import ray_session
 from hasp.cluster.tables import open_spread
 from hasp.config import BuildConfig
-from hasp.errors import HaspError
+from hasp.errors import HaspError, InvalidGraph
 from hasp.schema import Schema
 from hasp.sources.synthetic import Catalogue, generate
 from hasp.sources.tables import write_tables
@@ -73,23 +75,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Watched(OnRay):
-    """The executor, with something done before or after the tasks of one kind are started."""
+    """The executor, with the calls of one kind changed, and something done after so many of their results."""
 
-    def __init__(self, ray: Any, mark: Path, after: Callable[[list[Any]], None] | None = None) -> None:
+    def __init__(self, ray: Any, change: Callable[[Call], Call], after: tuple[int, Callable[[], None]] | None = None) -> None:
         super().__init__(ray)
-        self.mark, self.after, self.seen, self.found = mark, after, 0, list[Any]()
+        self.change, self.after, self.seen, self.maps = change, after, 0, 0
 
-    def start(self, task: Callable[..., Any], *arguments: Any, returns: int = 1) -> list[Any]:
-        if task is not tasks.group_edges:
-            return super().start(task, *arguments, returns=returns)
-        self.seen += 1
-        if self.after is None:
-            return super().start(dies_once, str(self.mark), task, *arguments, returns=returns)
-        found = super().start(task, *arguments, returns=returns)
-        self.found += found
-        if self.seen == 6:
-            self.after(self.found)
-        return found
+    def map(self, calls: Iterable[Call]) -> Iterator[Any]:
+        self.maps += 1
+        given = list(calls)
+        watched = [call[0] is tasks.group_edges for call in given]
+        for bucket, found in zip(watched, super().map(self.change(c) for c in given), strict=True):
+            yield found
+            self.seen += bucket
+            if bucket and self.after is not None and self.seen == self.after[0]:
+                self.after[1]()
 
 
 def dies_once(mark: str, task: Callable[..., Any], *arguments: Any) -> Any:
@@ -103,19 +103,35 @@ def dies_once(mark: str, task: Callable[..., Any], *arguments: Any) -> Any:
     raise AssertionError("unreachable")
 
 
+def dies(*arguments: Any) -> None:
+    """As a task that needs more memory than there is."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def spread_build(executor: OnRay, source: Path, out: Path) -> dict[str, bytes]:
     spread, roles = open_spread(source / "tables", executor, SCHEMA, reverse=True, chunk=500)
     build(spread.graph, roles, CONFIG, root=out, spread=spread)
     return dict(contents(out))
 
 
-def test_a_worker_is_killed_while_it_buckets(machines: Any, source: Path, tmp_path: Path, capfd: Any) -> None:
-    executor = Watched(machines[1], tmp_path / "died")
+@pytest.mark.parametrize("killed", [tasks.group_edges, tasks.write_group])
+def test_a_worker_is_killed(killed: Any, machines: Any, source: Path, tmp_path: Path, capfd: Any) -> None:
+    mark = tmp_path / "died"
+    executor = Watched(machines[1], lambda call: (dies_once, str(mark), *call) if call[0] is killed else call)
     assert executor.workers == 2
     found = spread_build(executor, source, tmp_path / "parts")
-    assert (tmp_path / "died").exists() and executor.seen > 10
+    assert mark.exists() and executor.seen > 10
     assert found == contents(source / "parts")
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == [".lock", "build.json", *sorted(found)]  # no leftovers
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_is_killed_again_and_again(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasp.cluster.on_ray.RETRIES", 1)
+    executor = OnRay(machines[1])
+    with pytest.raises(HaspError, match="its process or its machine died 2 times; give its machines more memory"):
+        list(executor.map([(dies,)]))
+    assert list(executor.map([(_same, 7)])) == [7]
 
 
 def call(*arguments: object) -> Any:
@@ -152,39 +168,64 @@ def test_what_the_command_refuses(machines: Any, tmp_path: Path, arguments: list
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_what_a_worker_refuses_is_raised_as_it_is(machines: Any, tmp_path: Path) -> None:
+def test_results_come_in_order_and_as_they_are(machines: Any) -> None:
     executor = OnRay(machines[1])
-    with pytest.raises(HaspError, match="the graph has no such thing; correct it"):
-        executor.get(executor.start(_refuse)[0])
-    with pytest.raises(HaspError, match="the graph has no such thing; correct it"):  # by a task that needed its result
-        executor.get(executor.start(_same, *executor.start(_refuse))[0])
+    handle = executor.put(np.arange(12.0).reshape(3, 4))
+    values = [{"a": (np.arange(2), None)}, np.arange(6, dtype=np.int16).reshape(2, 3).T, np.empty((0, 5)), np.array(["é"]), 5]
+    found = list(executor.map([(_later, 0.5, 0), *((_same, v) for v in values), (_same, handle)]))
+    assert found[0] == 0 and found[5] == 5
+    assert found[1]["a"][0].tolist() == [0, 1] and found[1]["a"][1] is None
+    for got, want in zip((*found[2:5], found[6]), (*values[1:4], np.arange(12.0).reshape(3, 4)), strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape and np.array_equal(got, want)
+    assert list(executor.map([])) == []
+
+
+def test_more_calls_than_go_at_once(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasp.cluster.on_ray.AT_ONCE", 1)
+    drawn: list[int] = []
+    results = OnRay(machines[1]).map((_same, drawn.append(i) or i) for i in range(5))
+    assert next(results) == 0 and drawn == [0, 1]  # not all are made before the first is done
+    assert list(results) == [1, 2, 3, 4]
+
+
+def test_what_a_worker_refuses_is_raised_as_it_is(machines: Any, capfd: Any) -> None:
+    executor = OnRay(machines[1])
+    with pytest.raises(InvalidGraph, match="the graph has no such thing; correct it"):
+        list(executor.map([(_refuse,)]))
+    with pytest.raises(machines[1].exceptions.RayTaskError, match="a bug"):
+        list(executor.map([(_bug,)]))
     with pytest.raises(HaspError, match="a task takes 9 CPUs, and the Ray cluster has 2; add machines to it"):
         OnRay(machines[1], 9)
+    assert capfd.readouterr() == ("", "")
 
 
 def _refuse() -> None:
-    raise HaspError("the graph has no such thing; correct it")
+    raise InvalidGraph("the graph has no such thing; correct it")
+
+
+def _bug() -> None:
+    raise KeyError("a bug")
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-def test_a_machine_is_lost_with_what_it_holds(machines: Any, source: Path, tmp_path: Path) -> None:
+def _later(seconds: float, value: Any) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+def test_a_machine_is_lost_while_others_work(machines: Any, source: Path, tmp_path: Path) -> None:
     cluster, ray = machines
 
-    lost: list[Any] = []
-
-    def lose(handles: list[Any]) -> None:
-        ray.wait(handles, num_returns=len(handles), fetch_local=False)
+    def lose() -> None:
         cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
         until = time.monotonic() + 60
         while sum(node["Alive"] for node in ray.nodes()) > 1 and time.monotonic() < until:
             time.sleep(0.2)
-        places = ray.experimental.get_object_locations(handles)
-        lost.extend(h for h, place in places.items() if not place["node_ids"])
 
-    found = spread_build(Watched(ray, tmp_path / "unused", lose), source, tmp_path / "parts")
+    executor = Watched(ray, lambda call: call, (4, lose))
+    found = spread_build(executor, source, tmp_path / "parts")
+    assert sum(node["Alive"] for node in ray.nodes()) == 1 and executor.seen > 10
     assert found == contents(source / "parts")
-    assert sum(node["Alive"] for node in ray.nodes()) == 1
-    assert lost
