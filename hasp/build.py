@@ -167,9 +167,6 @@ def _prepare(
     with clock("split"):
         eels = split(graph, roles, config.weight, config.threads, clock.scratch)
     rows = row_blocks if spread is None else spread.rows
-    if spread is not None and config.backend == "metis":
-        # METIS draws from rand() of the C library, and so do the threads of Ray's client: it gets a process of its own.
-        config = replace(config, backend="metis_child")
     labels = given if given is not None else assign(graph, roles, config, eels, clock, rows)
     with clock("bucket"):
         eels = replace(eels, indices=eels.indices[:0].copy(), edge_weight=None)  # only its degrees are still asked for

@@ -12,7 +12,7 @@ from hasp.sizes import bucket_bytes, in_parts, is_large
 __all__ = ["BACKEND_BYTES", "Needs"]
 
 BACKEND_BYTES = {
-    "metis": 220,
+    "metis": 236,
     "metis_child": 236,
     "metis32": 110,
     "kaminpar": 60,
@@ -23,7 +23,7 @@ BACKEND_BYTES = {
     "given": 0,
 }
 """Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
-for all: METIS 190 to 230, on catalogues half of that; multilevel 7 on communities."""
+for all: METIS 190 to 230 and 16 for its input in a process of its own, on catalogues half of that; multilevel 7 on communities."""
 
 CUT_BYTES = 32
 """Bytes per cut edge while the cut is grouped by pair of parts: six int32, and what is being moved. A partitioner is taken to
@@ -36,10 +36,15 @@ BASE_BYTES = 55_000_000
 """What compiled kernels and libraries take, whatever the graph (measured: 30 to 55 MB)."""
 
 CSR_BYTES = 64
-"""Bytes per undirected EEL stored in both directions while its CSR is made: four int32 pairs, two int64 of the result."""
+"""Bytes per undirected EEL stored in both directions while its CSR is made: four keys of 8 bytes and the room that their chunks
+leave, two int64 of the result."""
 
-WEIGHTED_BYTES = 110
-"""Bytes per stored EEL where EELs have weights, which are summed over repeats first (measured: 98, and 8 of the weights)."""
+CSR_SCRATCH = 72
+"""The same of disk, where the result also has room for the repeats, which are dropped."""
+
+WEIGHTED_BYTES = 80
+"""Bytes per stored EEL where EELs have weights, which are summed over repeats first (measured: 59, from 4
+million entities on 69, and 8 of the weights)."""
 
 
 class Needs(NamedTuple):
@@ -78,6 +83,6 @@ class Needs(NamedTuple):
         memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))
         rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
         rows += [v for e in graph.edges if in_parts(e, roles) for v in graph.edge_attrs.get(e, {}).values()]
-        scratch = max(links * CSR_BYTES, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
+        scratch = max(links * CSR_SCRATCH, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))
         mapped = min(MAPPED_BYTES, scratch + sum(t.nbytes for t in graph.tensors()))
         return cls(memory, fixed + mapped + max(making, kept + own, 2 * part_bytes), scratch)
