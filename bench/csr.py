@@ -18,8 +18,8 @@ from scipy import sparse
 from bench.graphs import Planted, planted
 from bench.measure import Peak, call_in_child, clock, copy_bandwidth, interleave, median, ratio, warm_up
 from bench.table import Table
+from hasp.csr import symmetric_csr
 from hasp.parallel import cores
-from hasp.split import symmetric_csr
 
 __all__ = ["CONTENDERS", "peak", "run"]
 
@@ -33,8 +33,7 @@ Result = tuple[Any, Any]
 
 
 def _ours(src: Any, dst: Any, n: int, threads: int) -> Result:
-    same = np.arange(n, dtype=np.int32)
-    return symmetric_csr([(src, dst, same, same)], n, threads)
+    return symmetric_csr([(src, dst, 0, 0)], np.ones(n, dtype=np.bool_), threads)
 
 
 def _pyg(src: Any, dst: Any, n: int, threads: int) -> Result:

@@ -19,6 +19,7 @@ from bench.table import Table
 from hasp.blocks import Blocks
 from hasp.build import assign, build
 from hasp.config import BuildConfig
+from hasp.csr import symmetric_csr
 from hasp.graph import Graph
 from hasp.layout import Layout
 from hasp.load.merge import merge
@@ -26,7 +27,7 @@ from hasp.parallel import cores
 from hasp.parallel import run as run_threads
 from hasp.rows import take_rows
 from hasp.schema import Roles, Schema
-from hasp.split import split, symmetric_csr
+from hasp.split import split
 
 __all__ = ["run"]
 
@@ -110,10 +111,11 @@ def _clocked(task: Callable[[int], Any], threads: int) -> float:
 def _csr(spec: Planted) -> tuple[int, Callable[[int], Any]]:
     """Two int64 ids read per EEL, two int64 neighbours and the row pointers written."""
     src, dst, _ = planted(spec)
-    same = np.arange(spec.nodes, dtype=np.int32)
-    indptr, indices = symmetric_csr([(src, dst, same, same)], spec.nodes)
-    moved = src.nbytes + dst.nbytes + indptr.nbytes + indices.nbytes
-    return moved, lambda threads: symmetric_csr([(src, dst, same, same)], spec.nodes, threads)
+    mark = np.zeros(spec.nodes, dtype=np.bool_)  # as a build does: entities without an EEL are no rows
+    mark[src] = mark[dst] = True
+    indptr, indices = symmetric_csr([(src, dst, 0, 0)], mark)
+    moved = src.nbytes + dst.nbytes + mark.nbytes + indptr.nbytes + indices.nbytes
+    return moved, lambda threads: symmetric_csr([(src, dst, 0, 0)], mark, threads)
 
 
 def _bucket(graph: Graph, roles: Roles, layout: Layout) -> tuple[int, Callable[[int], Any]]:

@@ -15,11 +15,11 @@ from hasp.backends import BACKENDS, Task, choose
 from hasp.backends.slices import slices
 from hasp.backends.task import edge_cut
 from hasp.config import number, whole
+from hasp.csr import symmetric_csr, weighted_csr
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.needs import BACKEND_BYTES
 from hasp.sizes import available_memory
-from hasp.split import symmetric_csr, weighted_csr
 from hasp.text import format_bytes
 
 __all__ = ["BACKENDS", "check_csr", "check_node_weight", "cut_linked", "edge_cut", "partition", "resolve"]
@@ -87,13 +87,12 @@ def partition(
     linked_mask[row[row != idx]] = True
     linked_mask[idx[row != idx]] = True
     linked = np.flatnonzero(linked_mask)
-    new = np.full(n, -1, dtype=np.int32)
-    new[linked] = np.arange(linked.size, dtype=np.int32)
     edge_w = None
     if edge_weight is None:
-        clean_ptr, clean_idx = symmetric_csr([(row, idx, new, new)], linked.size, threads)
+        clean_ptr, clean_idx = symmetric_csr([(row, idx, 0, 0)], linked_mask, threads)
     else:
-        clean_ptr, clean_idx, edge_w = _weighted(row, idx, new, linked.size, np.asarray(edge_weight))
+        value = _checked_weight(np.asarray(edge_weight), idx)
+        clean_ptr, clean_idx, edge_w = weighted_csr([(row, idx, 0, 0)], [value], linked_mask, threads)
     if backend == "auto":
         backend = resolve(backend, clean_ptr, clean_idx.size // 2)[0]
         _check_memory(backend, clean_idx.size // 2 if num_parts > 1 else 0)
@@ -204,12 +203,10 @@ def check_node_weight(node_weight: npt.ArrayLike, n: int) -> Int64s:
     return weight.astype(np.int64, copy=False)
 
 
-def _weighted(
-    row: npt.NDArray[np.int32], idx: Int64s, new: npt.NDArray[np.int32], n: int, weight: npt.NDArray[Any]
-) -> tuple[Int64s, Int64s, Int64s]:
+def _checked_weight(weight: npt.NDArray[Any], idx: Int64s) -> npt.NDArray[np.float64]:
     if weight.shape != idx.shape or weight.dtype.kind not in "biuf":
         raise HaspError(f"edge_weight has one number per entry of indices ({idx.size}), got {weight.shape}; repeat or cut it")
     value = weight.astype(np.float64)
     if value.size and not (np.isfinite(value).all() and value.min() >= 0):
         raise HaspError("edge_weight is finite and >= 0, and this one is not; clean it")
-    return weighted_csr([(row, idx, new, new)], [value], n)
+    return value

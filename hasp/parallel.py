@@ -6,11 +6,13 @@ Blocks are cut by size alone and results are combined in block order, so the num
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-__all__ = ["blocks", "cores", "run"]
+__all__ = ["blocks", "cores", "run", "run_in_turn"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,3 +39,50 @@ def run(task: Callable[[T], R], items: Iterable[T], threads: int = 0) -> list[R]
         return [task(item) for item in todo]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(task, todo))
+
+
+def run_in_turn(task: Callable[[T, Callable[[int], int]], R], items: Iterable[T], threads: int = 0) -> list[R]:
+    """As :func:`run`, for tasks whose results go side by side into one array and which learn late how long theirs is.
+
+    Args:
+        task: gets an item and ``place``, which it calls once, with a length, for the first place of a range that begins where
+            that of the item before ends. It waits until that one is known, so all work that can go before it should.
+        items: what there is to do.
+        threads: as in :func:`run`.
+    """
+    turns = _Turns()
+
+    def one(numbered: tuple[int, T]) -> R:
+        try:
+            return task(numbered[1], partial(turns.place, numbered[0]))
+        except BaseException:
+            turns.fail(numbered[0])
+            raise
+
+    return run(one, enumerate(items), threads)
+
+
+class _Turns:
+    """Ranges side by side in the order of numbers 0, 1, 2..., asked for in any order."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number, self._end = 0, 0
+        self._failed: float = float("inf")
+
+    def place(self, number: int, length: int) -> int:
+        """The first place of a number's range. Raises ``CancelledError`` if a smaller number failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number == number or self._failed < number)
+            if self._failed < number:
+                raise CancelledError
+            self._number, first = self._number + 1, self._end
+            self._end = first + length
+            self._changed.notify_all()
+            return first
+
+    def fail(self, number: int) -> None:
+        """Those after it need not wait."""
+        with self._changed:
+            self._failed = min(self._failed, number)
+            self._changed.notify_all()

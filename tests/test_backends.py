@@ -15,8 +15,8 @@ from hasp import HaspError, config, partition
 from hasp.backends import BACKENDS, Task, multilevel
 from hasp.backends.multilevel import Settings
 from hasp.backends.stream import place, stream
+from hasp.csr import symmetric_csr, weighted_csr
 from hasp.cut import edge_cut, resolve
-from hasp.split import symmetric_csr, weighted_csr
 
 MESH = Settings(small=0, coarse=1000)
 TINY = Settings(small=0, coarse=8, per_part=4, pieces=4, share=2, degree=4)
@@ -28,12 +28,10 @@ def clean(source, target, n, weight=None):
     source, target = np.asarray(source, np.int64), np.asarray(target, np.int64)
     used = np.zeros(n, np.bool_)
     used[source[source != target]] = used[target[source != target]] = True
-    new = np.full(n, -1, np.int32)
-    new[used] = np.arange(used.sum(), dtype=np.int32)
-    lists = [(source, target, new, new)]
+    lists = [(source, target, 0, 0)]
     if weight is None:
-        return *symmetric_csr(lists, int(used.sum())), None
-    return weighted_csr(lists, [np.asarray(weight, np.float64)], int(used.sum()))
+        return *symmetric_csr(lists, used), None
+    return weighted_csr(lists, [np.asarray(weight, np.float64)], used)
 
 
 def communities(num_groups, size, seed=0, inside=8, between=1):

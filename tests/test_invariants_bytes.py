@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import cases, num_parts_for
 
 import hasp.bucket
+import hasp.csr
 import hasp.split
 from hasp import BuildConfig, HASPData
 from hasp.build import build
@@ -78,9 +79,9 @@ def test_6_blocks_of_any_size(build_, seed):
     """A graph that is cut into many blocks for the threads gives the tensors of one that is not."""
     case, num_parts = build_
     with built(case, num_parts, seed=seed) as whole, pytest.MonkeyPatch.context() as patch:
-        for module in (hasp.split, hasp.bucket):
+        for module in (hasp.csr, hasp.split, hasp.bucket):
             patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
-        patch.setattr(hasp.split.kernel, "SHIFT", 1)
+        patch.setattr(hasp.csr.kernel, "SHIFT", 1)
         with built(case, num_parts, seed=seed, threads=3) as pieces:
             _same_store(whole.store, pieces.store)
             assert whole.manifest.to_json() == pieces.manifest.to_json()

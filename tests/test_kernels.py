@@ -1,6 +1,7 @@
 """Every kernel equals its naive twin, on narrow and wide dtypes, whole and block by block."""
 
 import inspect
+import time
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from naive import csr as slow_csr
 from naive import fill as slow_fill
 
 import hasp.bucket
-import hasp.split
+import hasp.csr
 from hasp.kernels import bucket, csr, fill
-from hasp.parallel import blocks, run
+from hasp.parallel import blocks, run, run_in_turn
 
 IDS = st.sampled_from([np.int32, np.int64])
 
@@ -37,56 +38,73 @@ def test_every_kernel_has_a_twin_and_a_test():
                 assert f"{module}.{name}(" in source and f"slow_{module}.{name}(" in source
 
 
-@given(ints(0, 9), st.permutations(range(10)), st.integers(0, 3), IDS, st.integers(1, 7), st.data())
-def test_entries(src, numbering, shift, dtype, step, draws):
-    dst = draws.draw(st.lists(st.integers(0, 9), min_size=len(src), max_size=len(src)))
-    src, dst, new = np.array(src, dtype), np.array(dst, dtype), np.array(numbering, np.int32)
-    buckets = -(-10 // 2**shift)
-    ours, theirs = np.zeros((2, buckets), np.int64)
-    for low in range(0, src.size, step):
-        csr.count_entries(src[low : low + step], dst[low : low + step], new, new, shift, ours)
-    slow_csr.count_entries(src, dst, new, new, shift, theirs)
+@given(st.lists(st.booleans(), max_size=200))
+def test_rank_words(mark):
+    mark = np.array(mark, np.bool_)
+    ours, theirs = np.full((2, 2 * -(-mark.size // 64)), 7, np.uint64)
+    assert csr.rank_words(mark, ours) == slow_csr.rank_words(mark, theirs) == mark.sum()
     same((ours, theirs))
-    first = np.cumsum(ours) - ours
-    fast_cursor, slow_cursor = first.copy(), first.copy()
-    fast_out, slow_out = np.full((2, 2, ours.sum()), -7, np.int32)
+
+
+@given(st.data(), st.integers(1, 150), st.integers(0, 3), IDS, st.sampled_from([np.uint32, np.uint64]), st.booleans())
+def test_entries(draws, nodes, row_bits, dtype, kind, weighted):
+    """Numbers anew, goes to its bucket's chunk and comes back in the order of the edges, over blocks of any size."""
+    node = st.integers(0, nodes - 1)
+    pairs = draws.draw(st.lists(st.tuples(node, node), max_size=30))
+    step, first = draws.draw(st.integers(1, 7)), draws.draw(st.integers(0, 70))
+    chunk = draws.draw(st.sampled_from([1, 2, 8]))
+    src, dst = (np.array([p[i] for p in pairs], dtype) for i in (0, 1))
+    weight = np.arange(src.size, dtype=np.float64) if weighted else np.empty(0)
+    mark = np.zeros(first + nodes, np.bool_)
+    mark[first + np.array([i for u, v in pairs if u != v for i in (u, v)], np.int64)] = True
+    words = np.zeros(2 * -(-mark.size // 64), np.uint64)
+    col_bits = max(1, (csr.rank_words(mark, words) - 1).bit_length())
+    buckets = -(-int(mark.sum()) // 2**row_bits)
+    chunks = 2 * src.size // chunk + min(buckets, 2 * src.size)
+    cursors, (fast_keys, slow_keys) = np.zeros((2, buckets + 1), np.uint64), np.full((2, chunks * chunk), 99, kind)
+    fast_owner, slow_owner = np.full((2, chunks), buckets, np.int32)
+    fast_values, slow_values = np.full((2, chunks * chunk), -1.0)
     for low in range(0, src.size, step):
-        csr.place_entries(src[low : low + step], dst[low : low + step], new, new, shift, fast_cursor, *fast_out)
-    slow_csr.place_entries(src, dst, new, new, shift, slow_cursor, *slow_out)
-    same((fast_out, slow_out), (fast_cursor, slow_cursor))
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60)), max_size=120), st.integers(0, 9))
-def test_sort_bucket(entries, first_row):
-    row = np.array([first_row + r for r, _ in entries], np.int32)
-    col = np.array([c for _, c in entries], np.int32)
-    ours, theirs = np.zeros((2, row.size), np.int32)
-    fast_degree, slow_degree = np.zeros((2, 6), np.int64)
-    csr.sort_bucket(row, col, first_row, 6, ours, fast_degree)
-    slow_csr.sort_bucket(row, col, first_row, 6, theirs, slow_degree)
-    packed = slow_degree.sum()
-    same((fast_degree, slow_degree), (ours[:packed], theirs[:packed]))
-
-
-def test_sort_bucket_long_rows():
-    """Rows past the length at which the kernel changes its way of sorting, and just below."""
-    for length in (23, 24, 25, 26, 300):
-        col = np.random.default_rng(length).integers(0, length, length).astype(np.int32)
-        row = np.zeros(length, np.int32)
-        ours, theirs = np.zeros((2, length), np.int32)
-        fast_degree, slow_degree = np.zeros((2, 1), np.int64)
-        csr.sort_bucket(row, col, 0, 1, ours, fast_degree)
-        slow_csr.sort_bucket(row, col, 0, 1, theirs, slow_degree)
-        same((fast_degree, slow_degree), (ours[: slow_degree[0]], theirs[: slow_degree[0]]))
-
-
-@given(ints(0, 99), st.integers(0, 40))
-def test_copy_rows(values, length):
-    packed = np.array(values, np.int32)
-    ours, theirs = np.zeros((2, min(length, packed.size)), np.int64)
-    csr.copy_rows(packed, ours)
-    slow_csr.copy_rows(packed, theirs)
+        block = src[low : low + step], dst[low : low + step]
+        shape = first, first, words, row_bits, col_bits, chunk, cursors[0], fast_keys, fast_owner
+        csr.scatter_entries(*block, *shape, weight[low : low + step], 2.0, fast_values)
+    shape = first, first, words, row_bits, col_bits, chunk, cursors[1], slow_keys, slow_owner
+    slow_csr.scatter_entries(src, dst, *shape, weight, 2.0, slow_values)
+    same(cursors, (fast_keys, slow_keys), (fast_owner, slow_owner), (fast_values, slow_values))
+    taken = int(cursors[0, -1])
+    filled = np.full(taken, chunk, np.int64)
+    for at in cursors[0, :-1].tolist():
+        if at % chunk:
+            filled[at // chunk] = at % chunk
+    order = np.argsort(fast_owner[:taken], kind="stable")
+    ours, theirs = np.full((2, 2 * src.size), 99, kind)
+    csr.gather_entries(fast_keys, order, filled, chunk, ours)
+    slow_csr.gather_entries(fast_keys, order, filled, chunk, theirs)
     same((ours, theirs))
+    number = np.cumsum(mark) - 1
+    entries = [(int(number[first + a]), int(number[first + b])) for u, v in pairs if u != v for a, b in ((u, v), (v, u))]
+    by_bucket = sorted(entries, key=lambda e: e[0] >> row_bits)
+    assert ours[: len(entries)].tolist() == [(u % 2**row_bits << col_bits) + v for u, v in by_bucket]
+
+
+@given(st.lists(st.lists(st.integers(0, 63)), max_size=4), st.integers(0, 9), st.sampled_from([np.uint32, np.uint64]))
+def test_rows(buckets, first, kind):
+    """Buckets of 4 rows and 16 columns, the last of which may have fewer rows: sorted keys to rows without repeats."""
+    bounds = np.concatenate([[0], np.cumsum([len(b) for b in buckets])]).astype(np.int64)
+    keys = np.array([k for b in buckets for k in sorted(b)], kind)
+    values = np.arange(keys.size, dtype=np.float64) / 8
+    count = csr.count_distinct(keys, bounds)
+    assert count == slow_csr.count_distinct(keys, bounds)
+    num_rows = 4 * len(buckets) - (2 if buckets and max(buckets[-1], default=0) < 32 else 0)
+    ours, theirs = np.full((2, count), -7, np.int64)
+    fast_ends, slow_ends = np.full((2, num_rows), -7, np.int64)
+    csr.write_rows(keys, bounds, 2, 4, first, ours, fast_ends)
+    slow_csr.write_rows(keys, bounds, 2, 4, first, theirs, slow_ends)
+    same((ours, theirs), (fast_ends, slow_ends))
+    fast_sums, slow_sums = np.full((2, count), -7.0)
+    csr.sum_repeats(keys, values, bounds, fast_sums)
+    slow_csr.sum_repeats(keys, values, bounds, slow_sums)
+    same((fast_sums, slow_sums))
 
 
 @given(st.data(), st.integers(1, 5), IDS, st.integers(1, 7), st.sampled_from([np.uint8, np.uint16]))
@@ -201,22 +219,60 @@ def test_run_keeps_the_order_and_raises():
         run(lambda i: 1 // i, [1, 0, 2], 3)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+def test_places_come_in_the_order_of_the_items():
+    lengths = [5, 0, 3, 2, 7, 1, 4, 4]
+
+    def task(length, place):
+        time.sleep(0.001 * length)  # so that later items are ready before earlier ones
+        return place(length)
+
+    wanted = [sum(lengths[:i]) for i in range(len(lengths))]
+    assert [run_in_turn(task, lengths, threads) for threads in (1, 2, 3)] == [wanted] * 3
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_who_waits_for_its_turn_behind_a_failure_does_not_wait_for_ever(threads):
+    def task(item, place):
+        if item == 2:
+            raise KeyError(item)
+        return place(1)
+
+    with pytest.raises(KeyError):
+        run_in_turn(task, range(9), threads)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=60))
-def test_csr_of_small_blocks_and_buckets(threads, pairs):
+def test_csr_of_small_blocks_and_buckets(threads, wide, pairs):
     """The CSR over many blocks and many buckets, which small graphs do not reach by themselves."""
     used = sorted({i for u, v in pairs if u != v for i in (u, v)})
-    new = np.full(13, -1, np.int32)
-    new[used] = np.arange(len(used))
+    mark = np.zeros(15, np.bool_)
+    mark[2:][used] = True  # the node type is not the first
+    new = {old: at for at, old in enumerate(used)}
     half = len(pairs) // 2
-    lists = []
-    for part in (pairs[:half], pairs[half:]):
+    lists, weights = [], []
+    for low, part in ((0, pairs[:half]), (half, pairs[half:])):
         src, dst = (np.array([p[i] for p in part], np.int64) for i in (0, 1))
-        lists.append((src, dst, new, new))
+        lists.append((src, dst, 2, 2))
+        weights.append(np.arange(low, low + len(part)) / 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hasp.split, "blocks", lambda n: blocks(n, 3, 256))
+        patch.setattr(hasp.csr, "blocks", lambda n, *_: blocks(n, 3, 256))
+        for name, value in (("_BLOCK", 3), ("_MOST_TASKS", 99), ("_GROUP", 4), ("_CHUNK", (2, 2))):
+            patch.setattr(hasp.csr, name, value)
+        patch.setattr(hasp.csr, "_LEAST_SHIFT", 33 if wide else 10)
         patch.setattr(csr, "SHIFT", 1)
-        indptr, indices = hasp.split.symmetric_csr(lists, len(used), threads)
+        indptr, indices = hasp.csr.symmetric_csr(lists, mark, threads)
+        pieces = hasp.csr.weighted_csr(lists, weights, mark, threads)
     renumbered = [(new[u], new[v]) for u, v in pairs if u != v]
     slow_indptr, slow_indices = slow_csr.symmetric(renumbered, len(used))
-    same((indptr, slow_indptr), (indices, slow_indices))
+    same((indptr, slow_indptr), (indices, slow_indices), *zip(pieces[:2], (indptr, indices), strict=True))
+    same(*zip(pieces, hasp.csr.weighted_csr(lists, weights, mark), strict=True))
+
+
+@given(st.lists(st.integers(0, 9), max_size=50), st.sampled_from([np.uint32, np.uint64]), st.sampled_from([4, 63]))
+def test_stable_order_of_narrow_and_wide_keys(keys, kind, bits):
+    keys = np.array(keys, kind)
+    order, ascending = hasp.csr._stable(keys, bits)
+    same((order, np.argsort(keys, kind="stable")), (ascending, np.sort(keys)))
+    assert ascending.dtype == kind

@@ -20,6 +20,7 @@ from test_invariants_bytes import Failing, PowerOff
 
 import hasp.blocks
 import hasp.bucket
+import hasp.csr
 import hasp.graph
 import hasp.scratch
 import hasp.split
@@ -42,9 +43,9 @@ def tiny(monkeypatch):
 
 
 def make_tiny(patch):
-    for module in (hasp.split, hasp.bucket, hasp.blocks):
+    for module in (hasp.csr, hasp.split, hasp.bucket, hasp.blocks):
         patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
-    patch.setattr(hasp.split.kernel, "SHIFT", 1)
+    patch.setattr(hasp.csr.kernel, "SHIFT", 1)
     patch.setattr(hasp.graph, "_STEP", 5)
     patch.setattr("hasp.sizes.LARGE", -1)  # every attribute is put in the order of the parts
     patch.setattr("hasp.rows._BLOCK", 20)

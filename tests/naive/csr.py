@@ -1,5 +1,9 @@
 """The symmetric, coalesced graph of the EELs, by sets."""
 
+import itertools
+
+import numpy as np
+
 
 def symmetric(pairs, num_rows):
     """(indptr, indices) of the undirected graph of ``pairs``, without repeats and self-loops, rows ascending."""
@@ -25,38 +29,61 @@ def weights(pairs, values):
     return out
 
 
-def count_entries(src, dst, src_new, dst_new, shift, counts):
+def rank_words(mark, words):
     """Twin of the kernel of this name."""
-    for s, d in zip(src, dst, strict=True):
-        u, v = int(src_new[s]), int(dst_new[d])
+    for w in range(len(words) // 2):
+        words[2 * w] = sum(2**i for i, m in enumerate(mark[64 * w : 64 * w + 64]) if m)
+        words[2 * w + 1] = sum(int(m) for m in mark[: 64 * w])
+    return sum(int(m) for m in mark)
+
+
+def scatter_entries(
+    src, dst, src_first, dst_first, words, row_bits, col_bits, chunk, cursor, keys, owner, weight, scale, values
+):
+    """Twin of the kernel of this name."""
+    marked = [64 * w + i for w in range(len(words) // 2) for i in range(64) if int(words[2 * w]) >> i & 1]
+    for i, (s, d) in enumerate(zip(src, dst, strict=True)):
+        u, v = int(s) + src_first, int(d) + dst_first
         if u != v:
-            counts[u // 2**shift] += 1
-            counts[v // 2**shift] += 1
+            for row, col in ((marked.index(u), marked.index(v)), (marked.index(v), marked.index(u))):
+                bucket = row // 2**row_bits
+                at = int(cursor[bucket])
+                if at % chunk == 0:
+                    at = int(cursor[-1]) * chunk
+                    owner[cursor[-1]] = bucket
+                    cursor[-1] += 1
+                cursor[bucket] = at + 1
+                keys[at] = row % 2**row_bits * 2**col_bits + col
+                if len(weight):
+                    values[at] = weight[i] / scale
 
 
-def place_entries(src, dst, src_new, dst_new, shift, cursor, row, col):
+def gather_entries(keys, chunks, filled, chunk, out):
     """Twin of the kernel of this name."""
-    for s, d in zip(src, dst, strict=True):
-        u, v = int(src_new[s]), int(dst_new[d])
-        if u != v:
-            for a, b in ((u, v), (v, u)):
-                at = cursor[a // 2**shift]
-                row[at], col[at] = a, b
-                cursor[a // 2**shift] += 1
+    found = [keys[c * chunk + i] for c in chunks for i in range(filled[c])]
+    out[: len(found)] = found
 
 
-def sort_bucket(row, col, first_row, num_rows, out, degree):
+def count_distinct(keys, bounds):
     """Twin of the kernel of this name."""
-    at = 0
-    for r in range(num_rows):
-        distinct = sorted({int(c) for q, c in zip(row, col, strict=True) if q == first_row + r})
-        degree[r] = len(distinct)
-        for value in distinct:
-            out[at] = value
-            at += 1
+    return sum(len({int(k) for k in keys[low:high]}) for low, high in itertools.pairwise(bounds))
 
 
-def copy_rows(packed, out):
+def write_rows(keys, bounds, row_bits, col_bits, first, indices, ends):
     """Twin of the kernel of this name."""
-    for i in range(len(out)):
-        out[i] = packed[i]
+    rows = [set() for _ in ends]
+    for k, (low, high) in enumerate(itertools.pairwise(bounds)):
+        for key in keys[low:high]:
+            rows[k * 2**row_bits + int(key) // 2**col_bits].add(int(key) % 2**col_bits)
+    columns = [col for row in rows for col in sorted(row)]
+    indices[: len(columns)] = columns
+    ends[:] = first + np.cumsum([len(row) for row in rows], dtype=np.int64)
+
+
+def sum_repeats(keys, values, bounds, out):
+    """Twin of the kernel of this name."""
+    sums = {}
+    for k, (low, high) in enumerate(itertools.pairwise(bounds)):
+        for key, value in zip(keys[low:high], values[low:high], strict=True):
+            sums[k, int(key)] = sums.get((k, int(key)), 0.0) + value
+    out[: len(sums)] = list(sums.values())
