@@ -114,9 +114,15 @@ def plan_command(
     imbalance: Imbalance = 0.03,
     backend: Backend = "auto",
     weight: Weight = "",
+    halo: Annotated[
+        bool, typer.Option("--halo", help="cut the graph, and count what halos of its parts hold and read")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="of the build, for --halo")] = 0,
     json: Json = False,
 ) -> None:
     """How many parts, and how large, before anything is built."""
+    from hasp.config import BuildConfig
+    from hasp.halo_plan import predict_halo
     from hasp.plan import plan
     from hasp.split import check_weights
 
@@ -126,10 +132,12 @@ def plan_command(
     budget = one_budget(num_parts, max_part_bytes, gpu_memory)
     how: dict[str, Any] = {"balance": balance, "imbalance": imbalance, "backend": backend, "weight": weight}
     planned = plan(graph, roles, **budget, gpus=gpus, **how)
+    found = predict_halo(graph, roles, BuildConfig(planned.num_parts, seed, **how)) if halo else None
     if json:
-        show_json({"plan": dataclasses.asdict(planned), "roles": roles.to_json()})
+        more = {} if found is None else {"halo": dataclasses.asdict(found)}
+        show_json({"plan": dataclasses.asdict(planned), "roles": roles.to_json(), **more})
     else:
-        show(_plan_text(roles, planned))
+        show(_plan_text(roles, planned) + ("" if found is None else f"\n{found.explain()}"))
 
 
 @app.command("build")
@@ -180,7 +188,8 @@ def build_command(
         planned = plan(graph, roles, **budget, gpus=gpus, **how)
         (say if json else show)(_plan_text(roles, planned) + "\n")
         if spread is not None:
-            planned = dataclasses.replace(planned, scratch_bytes=0)  # edges are grouped by part in the workers' memory
+            # Edges are grouped by part in files beside the parts, which go when all are written.
+            planned = dataclasses.replace(planned, scratch_bytes=0, output_bytes=2 * planned.output_bytes)
         planned.check(threads=threads or os.cpu_count() or 1, root=out)
         config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
         told: list[str] = []  # said when the bar is gone
