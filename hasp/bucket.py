@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hasp.graph import Graph
 from hasp.kernels import bucket as kernel
-from hasp.layout import Layout
+from hasp.layout import Layout, TypeLayout
 from hasp.parallel import blocks, run
 from hasp.part import Edges, numpy_ids
 from hasp.rows import room_for_rows, take_rows, whole_rows
@@ -90,7 +90,15 @@ def sort_by_destination(src: Array, dst: Array, e_id: Array, num_keys: int, scra
     """Sort edges by destination (a stable counting sort: equal destinations keep their order)."""
     index = scratch.empty((2, dst.size), np.promote_types(src.dtype, dst.dtype))
     ids = scratch.empty(dst.size, e_id.dtype)
-    kernel.sort_rows(dst, src, e_id, num_keys, index[1], index[0], ids)
+    bits = max(dst.size - 1, 0).bit_length()
+    if bits + max(num_keys - 1, 0).bit_length() <= 32:
+        # Key and position in 32 bits: NumPy sorts these with vector instructions, in half the time of a counting sort.
+        packed = np.empty(dst.size, dtype=np.uint32)
+        kernel.pack_rows(dst, bits, packed)
+        packed.sort()
+        kernel.unpack_rows(packed, bits, src, e_id, index[1], index[0], ids)
+    else:
+        kernel.sort_rows(dst, src, e_id, num_keys, index[1], index[0], ids)
     return Edges(torch.from_numpy(index), torch.from_numpy(ids))
 
 
@@ -120,6 +128,7 @@ def bucket_edges(
         out = scratch.empty((2, src.size), np.int32)
         ends = (out[0], out[1])
         num_keys = np.diff(b.ptr)
+        a_rows, b_rows = _table(a, src.size), _table(b, src.size)
 
         def count(i: int) -> None:
             low, high = todo[i]
@@ -127,7 +136,7 @@ def bucket_edges(
 
         def place(i: int) -> None:
             low, high = todo[i]
-            block = (src[low:high], dst[low:high], bucket[low:high], a.local, b.local)
+            block = (src[low:high], dst[low:high], bucket[low:high], a_rows, b_rows)
             kernel.place_both(*block, low, cursors[i], out, e_id)
     else:
         entity_is_source = roles.nodes[src_type] == "entity"
@@ -139,6 +148,7 @@ def bucket_edges(
         ends = (out_end, out_other) if entity_is_source else (out_other, out_end)
         whole = np.full(layout.num_parts, graph.num_nodes[dst_type], dtype=np.int64)
         num_keys = whole if entity_is_source else np.diff(own.ptr)
+        rows = _table(own, src.size)
 
         def count(i: int) -> None:
             low, high = todo[i]
@@ -146,7 +156,7 @@ def bucket_edges(
 
         def place(i: int) -> None:
             low, high = todo[i]
-            block = (end[low:high], other[low:high], bucket[low:high], own.local)
+            block = (end[low:high], other[low:high], bucket[low:high], rows)
             kernel.place_one(*block, low, cursors[i], out_end, out_other, e_id)
 
     run(count, range(len(todo)), threads)
@@ -160,6 +170,12 @@ def bucket_edges(
         if scratch.folder is not None and is_large(value):
             attrs[name] = _spread(value, todo, bucket, begins.copy(), threads, scratch)
     return Buckets(ends, e_id, ptr, num_keys, attrs)
+
+
+def _table(where: TypeLayout, lookups: int) -> npt.NDArray[np.integer[Any]]:
+    """The row of every entity in its part, to be looked up at random: in 16 bits where they fit, more stays in the cache."""
+    fits = int(np.diff(where.ptr).max(initial=0)) <= 1 << 16
+    return where.local.astype(np.uint16) if fits and lookups >= where.local.size else where.local
 
 
 def _spread(

@@ -52,7 +52,8 @@ MUTATIONS = [
         f"{PROPERTY}::test_1_who_is_where",
     ),
     Mutation(
-        "2", "hasp/kernels/bucket.py", "out[1, at] = dst_local[dst[i]]", "out[1, at] = src_local[src[i]]",
+        "2", "hasp/kernels/bucket.py", "out_dst[at] = dst_local[np.uint64(dst[i])]",
+        "out_dst[at] = src_local[np.uint64(src[i])]",
         f"{PROPERTY}::test_2_edges_are_the_edges_of_the_source",
     ),
     Mutation(
@@ -73,8 +74,8 @@ MUTATIONS = [
         f"{PROPERTY}::test_3_where_edges_are",
     ),
     Mutation(
-        "3", "hasp/kernels/bucket.py", "cut = np.int64(p != np.int64(dst_part[dst[i]]))",
-        "cut = np.int64(p > np.int64(dst_part[dst[i]]))",
+        "3", "hasp/kernels/bucket.py", "cut = np.int64(p != np.int64(dst_part[np.uint64(dst[i])]))",
+        "cut = np.int64(p > np.int64(dst_part[np.uint64(dst[i])]))",
         f"{PROPERTY}::test_3_where_edges_are",
     ),
     Mutation(

@@ -176,6 +176,38 @@ def test_sort_rows(rows, dtype):
     same((ours, theirs))
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40), IDS, st.integers(0, 3))
+def test_packed_rows(rows, dtype, more):
+    """Packed, sorted and unpacked is what sorting the rows gives."""
+    key, other = (np.array([r[i] for r in rows], dtype) for i in (0, 1))
+    e_id = np.arange(key.size, dtype=np.int32) * 3
+    bits = max(key.size - 1, 0).bit_length() + more
+    packed, slow_packed = np.zeros((2, key.size), np.uint32)
+    bucket.pack_rows(key, bits, packed)
+    slow_bucket.pack_rows(key, bits, slow_packed)
+    same((packed, slow_packed))
+    packed.sort()
+    ours, theirs, wanted = np.zeros((3, 3, key.size), dtype)
+    bucket.unpack_rows(packed, bits, other, e_id, *ours)
+    slow_bucket.unpack_rows(packed, bits, other, e_id, *theirs)
+    slow_bucket.sort_rows(key, other, e_id, 6, *wanted)
+    same((ours, theirs), (ours, wanted))
+
+
+@pytest.mark.parametrize("num_keys", [6, 2**33])
+@given(ints(0, 5), IDS)
+def test_few_and_many_keys_sort_alike(num_keys, values, dtype):
+    dst, e_id = np.array(values, dtype), np.arange(len(values), dtype=np.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        if num_keys > 6:  # does not fit 32 bits beside a position; the counters of so many keys would be 32 GiB
+            patch.setattr(bucket, "pack_rows", None)
+            real = bucket.sort_rows
+            patch.setattr(bucket, "sort_rows", lambda key, other, ids, n, *out: real(key, other, ids, 6, *out))
+        edges = hasp.bucket.sort_by_destination(dst * 2, dst, e_id, num_keys)
+    order = np.argsort(dst, kind="stable")
+    same((edges.edge_index.numpy(), np.stack([dst * 2, dst])[:, order]), (edges.e_id.numpy(), order))
+
+
 @given(ints(0, 5), st.randoms(use_true_random=False), IDS)
 def test_order_by(values, random, dtype):
     key = np.array(values, dtype)

@@ -11,7 +11,17 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["count_both", "count_one", "order_by", "place_both", "place_one", "sort_rows", "where"]
+__all__ = [
+    "count_both",
+    "count_one",
+    "order_by",
+    "pack_rows",
+    "place_both",
+    "place_one",
+    "sort_rows",
+    "unpack_rows",
+    "where",
+]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
@@ -24,11 +34,12 @@ def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int,
     that placing need not look both ends up again.
     """
     for i in range(src.size):
-        p = np.int64(src_part[src[i]])
-        cut = np.int64(p != np.int64(dst_part[dst[i]]))
+        # Unsigned, here and below: of a signed index Numba asks whether it counts from the end.
+        p = np.int64(src_part[np.uint64(src[i])])
+        cut = np.int64(p != np.int64(dst_part[np.uint64(dst[i])]))
         p += cut * (num_parts - p)
         bucket[i] = p
-        counts[p] += 1
+        counts[np.uint64(p)] += 1
 
 
 @njit
@@ -40,12 +51,13 @@ def place_both(
     ``cursor`` int64 ``[num_parts + 1]`` is where this block's edges of each bucket begin and is moved on; ``out``
     ``[2, E]`` gets the local rows and ``e_id`` ``[E]`` the edge ids, the first of which is ``first``.
     """
+    out_src, out_dst = out[0], out[1]
     for i in range(src.size):
-        p = bucket[i]
-        at = cursor[p]
-        cursor[p] = at + 1
-        out[0, at] = src_local[src[i]]
-        out[1, at] = dst_local[dst[i]]
+        p = np.uint64(bucket[i])
+        at = np.uint64(cursor[p])
+        cursor[p] += 1
+        out_src[at] = src_local[np.uint64(src[i])]
+        out_dst[at] = dst_local[np.uint64(dst[i])]
         e_id[at] = first + i
 
 
@@ -53,7 +65,7 @@ def place_both(
 def count_one(end: Any, part: Any, counts: Any, bucket: Any) -> None:
     """As :func:`count_both` where only ``end`` is an entity. ``counts`` int64 ``[num_parts]``, added to."""
     for i in range(end.size):
-        p = part[end[i]]
+        p = np.uint64(part[np.uint64(end[i])])
         bucket[i] = p
         counts[p] += 1
 
@@ -64,10 +76,10 @@ def place_one(
 ) -> None:
     """Scatter a block of edges to the parts of ``end``, in order; ``other`` keeps its global id."""
     for i in range(end.size):
-        p = bucket[i]
-        at = cursor[p]
-        cursor[p] = at + 1
-        out_end[at] = local[end[i]]
+        p = np.uint64(bucket[i])
+        at = np.uint64(cursor[p])
+        cursor[p] += 1
+        out_end[at] = local[np.uint64(end[i])]
         out_other[at] = other[i]
         e_id[at] = first + i
 
@@ -86,14 +98,32 @@ def sort_rows(key: Any, other: Any, e_id: Any, num_keys: int, out_key: Any, out_
     """Stable counting sort of one bucket by ``key`` (the destination) in ``0..num_keys-1``."""
     start = np.zeros(num_keys + 1, dtype=np.int64)
     for i in range(key.size):
-        start[key[i] + 1] += 1
+        start[np.uint64(key[i]) + np.uint64(1)] += 1
     for k in range(num_keys):
         start[k + 1] += start[k]
     for i in range(key.size):
-        k = key[i]
-        at = start[k]
-        start[k] = at + 1
-        out_key[at] = k
+        row = np.uint64(key[i])
+        at = np.uint64(start[row])
+        start[row] += 1
+        out_key[at] = row
+        out_other[at] = other[i]
+        out_id[at] = e_id[i]
+
+
+@njit
+def pack_rows(key: Any, bits: int, out: Any) -> None:
+    """``out`` uint32 gets (key | position, ``bits`` of them): sorted, they are a stable sort by ``key``."""
+    for i in range(key.size):
+        out[i] = np.uint32(key[i]) << np.uint32(bits) | np.uint32(i)
+
+
+@njit
+def unpack_rows(packed: Any, bits: int, other: Any, e_id: Any, out_key: Any, out_other: Any, out_id: Any) -> None:
+    """The result of :func:`sort_rows` of sorted :func:`pack_rows`."""
+    position = (np.uint32(1) << np.uint32(bits)) - np.uint32(1)
+    for at in range(packed.size):
+        i = packed[at] & position
+        out_key[at] = packed[at] >> np.uint32(bits)
         out_other[at] = other[i]
         out_id[at] = e_id[i]
 

@@ -45,6 +45,18 @@ def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
         out_key[at], out_other[at], out_id[at] = key[i], other[i], e_id[i]
 
 
+def pack_rows(key, bits, out):
+    """Twin of the kernel of this name."""
+    out[:] = [int(k) * 2**bits + i for i, k in enumerate(key)]
+
+
+def unpack_rows(packed, bits, other, e_id, out_key, out_other, out_id):
+    """Twin of the kernel of this name."""
+    for at, value in enumerate(packed):
+        key, i = divmod(int(value), 2**bits)
+        out_key[at], out_other[at], out_id[at] = key, other[i], e_id[i]
+
+
 def order_by(key, order, num_keys, out):
     """Twin of the kernel of this name."""
     rank = sorted(range(len(order)), key=lambda i: (key[order[i]], i))
