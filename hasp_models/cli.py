@@ -204,13 +204,24 @@ def embed(
     run: Annotated[Path, typer.Argument(help="run folder of hasp-models train")],
     source: Source,
     out: Annotated[Path, typer.Option(help="folder for the embeddings")],
+    by_parts: Annotated[bool, typer.Option("--by-parts", help="a part at a time, in little memory; SOURCE is parts")] = False,
+    processes: Annotated[int | None, typer.Option(help="with --by-parts: parts at once [1]", min=1)] = None,
     json: Json = False,
 ) -> None:
-    """Embed every entity of a graph, all edges kept, new entities included."""
+    """Embed every entity of a graph, all edges kept, new entities included. By parts, a repeated call goes on where it was."""
     from hasp_models.runs import Embeddings, load_run
 
-    model, meta = load_run(run)
-    found = Embeddings.of(model, meta, str(Path(source).resolve()) if Path(source).exists() else source)
+    if by_parts:
+        from hasp.console import Bar
+        from hasp_models.embed_by_parts import embed_run
+
+        with Bar(quiet=json) as bar:
+            found = embed_run(run, source, out, processes=processes or 1, progress=lambda s, n, m: bar(f"stage {s}", n, m))
+    elif processes is not None:
+        raise HaspError(f"processes share parts, got --processes {processes} without --by-parts; add it, or leave this out")
+    else:
+        model, meta = load_run(run)
+        found = Embeddings.of(model, meta, str(Path(source).resolve()) if Path(source).exists() else source)
     found.save(out)
     count, dim = found.vectors.shape
     if json:

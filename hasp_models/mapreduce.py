@@ -36,6 +36,7 @@ from hasp_models.checkpoint import load_tensors, read_json, save_tensors, signat
 from hasp_models.origin import parts_input, stamp
 from hasp_models.part_layers import Read, SemanticParts, Tensors
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.tiers import Tiers
 from hasp_models.zoo.pinsage import PinSage
 from hasp_models.zoo.pinsage_parts import PinSageParts
 
@@ -132,6 +133,7 @@ def embed_parts(
     out: str | Path,
     *,
     processes: int = 1,
+    tiers: Tiers | None = None,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> PartEmbeddings:
     """Embed all nodes of a graph part by part, with all its edges.
@@ -145,6 +147,7 @@ def embed_parts(
         out: folder for the vectors; an unfinished run in it is continued, a finished one is opened. Two stages lie on the
             disk at a time: twice the vectors of all nodes.
         processes: that map parts at once, each on one thread. 1: this one, on all of torch's threads.
+        tiers: of a SemanticGNN, into which it has the links of the parts put (:mod:`hasp_models.tiers`).
         progress: called with (stage, parts done, parts).
 
     Raises:
@@ -152,7 +155,7 @@ def embed_parts(
     """
     if processes < 1:
         raise HaspError(f"parts are mapped by at least one process, got processes={processes}; correct it")
-    store, files, stages = parts.store, _Files(Path(out)), _stages_of(model)
+    store, files, stages = parts.store, _Files(Path(out)), _stages_of(model, tiers)
     if processes > 1 and not isinstance(store, FolderStore):
         raise HaspError(f"processes={processes} read parts from disk, but these are in memory; build with root=, or use 1")
     disk, training = Disk(), model.training
@@ -160,7 +163,7 @@ def embed_parts(
     lock = disk.lock(files.folder / _LOCK)
     model.eval()
     try:
-        _same_job(files.folder, parts, model)
+        _same_job(files.folder, parts, model, tiers)
         last = stages.stages
         ready = [s for s in range(last + 1) if files.done(s, parts.num_parts)[1]]
         if last not in ready:
@@ -265,20 +268,23 @@ def _map_own(stage: int, part_id: int) -> int:
 # -- what is what ------------------------------------------------------------------------------------------------------
 
 
-def _stages_of(model: nn.Module) -> Stages:
+def _stages_of(model: nn.Module, tiers: Tiers | None) -> Stages:
     if isinstance(model, SemanticGNN):
-        return SemanticParts(model)
+        return SemanticParts(model, tiers)
+    if tiers is not None:
+        raise HaspError(f"a SemanticGNN has its links in tiers, got {type(model).__name__}; leave tiers out")
     if isinstance(model, PinSage):
         return PinSageParts(model)
     raise HaspError(f"a map-reduce embeds with a SemanticGNN or a PinSage, got {type(model).__name__}; use one of these")
 
 
-def _same_job(folder: Path, parts: HASPData, model: nn.Module) -> None:
+def _same_job(folder: Path, parts: HASPData, model: nn.Module, tiers: Tiers | None) -> None:
     """Write what this run is, or raise :class:`HaspError` if the folder holds another."""
     digest = blake3()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    made = blake3(repr((signature(model), repr(model))).encode()).hexdigest()
+    what = (signature(model), repr(model), *(() if tiers is None else (tiers.to_json(),)))
+    made = blake3(repr(what).encode()).hexdigest()
     mine = {
         "format_version": _VERSION,
         **stamp(parts=parts_input(parts)),

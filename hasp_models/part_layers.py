@@ -12,7 +12,7 @@ and then o = sum over p of exp(m_p - m) o_p with m = log sum over p of exp(m_p),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from hasp.schema import EdgeType
 from hasp_models.relation_attention import RelationAttention
 from hasp_models.relation_csr import RelationCSR
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.tiers import Tiers
 
 __all__ = ["Piece", "SemanticParts", "cut_into", "merge_pieces", "partial_attention"]
 
@@ -53,15 +54,19 @@ class SemanticParts:
 
     Args:
         model: on the CPU.
+        tiers: into which the links of the parts are put for it. All links into an entity are at hand in its part and the cut,
+            so that its shares are those of the whole graph.
     """
 
-    def __init__(self, model: SemanticGNN) -> None:
-        self.model, self.stages = model, len(model.layers)
+    def __init__(self, model: SemanticGNN, tiers: Tiers | None = None) -> None:
+        self.model, self.stages, self.tiers = model, len(model.layers), tiers
 
     def prepare(self, store: Any) -> Tensors:
         """Nothing is needed by all parts."""
         missing = [t for t in self.model.node_types if t not in store.manifest.num_nodes]
-        missing += [str(e) for e in self.model.edge_types if e not in store.manifest.num_edges]
+        made, links = ((), ()) if self.tiers is None else (self.tiers.types, self.tiers.links)
+        wanted = [*(e for e in self.model.edge_types if e not in made), *links]
+        missing += [str(e) for e in wanted if e not in store.manifest.num_edges]
         if missing:
             raise HaspError(f"the model knows {missing[0]!r}, these parts do not; use the parts of its graph")
         return {}
@@ -82,12 +87,30 @@ class SemanticParts:
         far = cut_into(store, part_id, [e for e in layer.relations if e[2] in rows.updated])
         for (edge_type, other), (source, destination) in far.items():
             rows.add(edge_type, source, destination, other)
+        if self.tiers is not None and self.tiers.links[0][2] in rows.updated:
+            self._add_tiers(self.tiers, store, part, rows)
         out, pieces = rows.attend(layer, self.model.relation, read)
         new = {t: own[t] + layer.activation(out[t]) if t in out else own[t] for t in own}
         found = {f"h/{t}": self._last(v, stage) for t, v in new.items()}
         for node_type, piece in pieces.items():
             found |= {f"{k}/{node_type}": v for k, v in piece._asdict().items()}
         return found
+
+    def _add_tiers(self, tiers: Tiers, store: Any, part: Part, rows: _Rows) -> None:
+        """The links into a part's entities, in their tiers."""
+        found: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        for edge_type in tiers.links:
+            inside = part.edges[edge_type]
+            found.append((inside.edge_index[0].long(), inside.edge_index[1].long(), _weight(inside, tiers.attr), -1))
+            weight = _weight(store.cut.edges[edge_type], tiers.attr)
+            for other, columns in _groups(store.cut.edges[edge_type], part.part_id, 1):
+                source, destination = store.cut.edges[edge_type].edge_index[:, columns].long()
+                found.append((source, destination, weight[columns], other))
+        weight, destination = torch.cat([f[2] for f in found]), torch.cat([f[1] for f in found])
+        tier = tiers.numbers(weight, destination, part.nodes[tiers.links[0][2]].num_nodes)
+        for (source, to, _, other), own in zip(found, torch.split(tier, [f[0].numel() for f in found]), strict=True):
+            for i, name in enumerate(tiers.types):
+                rows.add(name, source[own == i], to[own == i], other)
 
     def reduce(self, store: Any, common: Tensors, stage: int, read: Read, pieces: Callable[[int], Tensors]) -> Tensors:
         """The concepts after a stage: ``h/<type>``. ``pieces(part)`` is what :meth:`map` gave."""
@@ -135,13 +158,25 @@ def cut_into(store: Any, part_id: int, edge_types: Any, end: int = 1) -> dict[tu
     found = {}
     for edge_type in edge_types:
         edges: Edges | None = store.cut.edges.get(edge_type)
-        if edges is None or edges.pairs is None or edges.ptr is None:
-            continue
-        pairs, ptr = edges.pairs.numpy(), edges.ptr.numpy()
-        for k in np.flatnonzero(pairs[:, end] == part_id):
-            some = edges.edge_index[:, int(ptr[k]) : int(ptr[k + 1])].long()
-            found[edge_type, int(pairs[k, 1 - end])] = (some[0], some[1])
+        for other, columns in () if edges is None else _groups(edges, part_id, end):
+            some = edges.edge_index[:, columns].long()  # type: ignore[union-attr]
+            found[edge_type, other] = (some[0], some[1])
     return found
+
+
+def _groups(cut: Edges, part_id: int, end: int) -> Iterator[tuple[int, slice]]:
+    """The groups of cut links with one end in a part: the other part, and their columns."""
+    if cut.pairs is None or cut.ptr is None:
+        return
+    pairs, ptr = cut.pairs.numpy(), cut.ptr.numpy()
+    for k in np.flatnonzero(pairs[:, end] == part_id):
+        yield int(pairs[k, 1 - end]), slice(int(ptr[k]), int(ptr[k + 1]))
+
+
+def _weight(edges: Edges, attr: str) -> Tensor:
+    """Float32 ``[e]``; 0 where there is none."""
+    value = edges.attrs.get(attr)
+    return torch.zeros(edges.num_edges) if value is None else value.float().reshape(-1)
 
 
 class _Rows:

@@ -88,13 +88,22 @@ class Tiers:
         """The graph with its links in tiers, each in one and without attributes; every other edge as it was."""
         present = [e for e in self.links if e in graph.edges]
         source, destination, weight = _pool(graph, present, self.attr)
-        weight = torch.where(weight > 0, weight, self.typical)
-        share = _shares(weight, destination, graph.num_nodes[self.links[0][0]], self.power)
-        tier = torch.bucketize(share, self.bounds, right=True)
+        tier = self.numbers(weight, destination, graph.num_nodes[self.links[0][0]])
         edges = {e: v for e, v in graph.edges.items() if e not in self.links}
         for i, name in enumerate(self.types):
             edges[name] = (source[tier == i], destination[tier == i])
         return replace(graph, edges=edges, edge_attrs={e: v for e, v in graph.edge_attrs.items() if e not in self.links})
+
+    def numbers(self, weight: Tensor, destination: Tensor, count: int) -> Tensor:
+        """The tier of every link, int64 ``[E]``.
+
+        Args:
+            weight: float32 ``[E]``; 0: none.
+            destination: int64 ``[E]``; all links into a node are there.
+            count: nodes.
+        """
+        weight = torch.where(weight > 0, weight, self.typical)
+        return torch.bucketize(_shares(weight, destination, count, self.power), self.bounds, right=True)
 
     def split(self, batch: Any) -> Any:
         """A ``HeteroData`` with its links in tiers: :meth:`apply` for a batch, and a ``transform`` for a loader.
@@ -108,8 +117,7 @@ class Tiers:
             weights.append(out[edge_type][self.attr].float().reshape(-1))
             del out[edge_type]
         index, weight = torch.cat(ends, dim=1), torch.cat(weights)
-        weight = torch.where(weight > 0, weight, self.typical)
-        tier = torch.bucketize(_shares(weight, index[1], int(out[entity].num_nodes), self.power), self.bounds, right=True)
+        tier = self.numbers(weight, index[1], int(out[entity].num_nodes))
         for i, name in enumerate(self.types):
             out[name].edge_index = index[:, tier == i]
         return out
