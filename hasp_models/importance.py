@@ -21,8 +21,8 @@ from hasp.errors import HaspError
 from hasp.parallel import blocks, run
 from hasp.rng import hash64, subkey, word
 from hasp.schema import EdgeType
+from hasp_models.node_inputs import n_id_of
 from hasp_models.relation_csr import RelationCSR
-from hasp_models.semantic_gnn import n_id_of
 
 __all__ = ["POOLING", "VISITED", "Neighborhoods", "WalkGraph", "Walks", "most_visited"]
 

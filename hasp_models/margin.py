@@ -25,7 +25,7 @@ from hasp.load.links import reverse_of
 from hasp.rng import hash64, permutation, subkey, word
 from hasp.schema import EdgeType
 from hasp_models.importance import WalkGraph, Walks, most_visited
-from hasp_models.objectives import LossTerm, full_precision
+from hasp_models.objectives import LossTerm, full_precision, supervised, vectors
 
 __all__ = ["MaxMargin"]
 
@@ -87,15 +87,8 @@ class MaxMargin:
 
     def __call__(self, model: Any, batch: Any, key: int = 0) -> LossTerm:
         """The summed loss of the batch's links; the weight is their number."""
-        store = batch[self.edge_type]
-        if "edge_label_index" not in store:
-            raise HaspError(
-                f"this objective needs pairs of {self.edge_type}, but the batch has none; give the loader edge_label_index=..."
-            )
-        every = store.edge_label_index
-        if "edge_label" in store:
-            every = every[:, store.edge_label > 0]
-        z = full_precision(model(batch)[self.edge_type[0]])
+        every = supervised(batch, self.edge_type)
+        z = full_precision(vectors(model, batch, [self.edge_type[0]])[self.edge_type[0]])
         chosen = torch.from_numpy(np.sort(permutation(subkey(key, word("pairs")), every.size(1))[: self.max_pairs]))
         pairs = every[:, chosen.to(every.device)]
         if not pairs.numel():

@@ -7,7 +7,7 @@ divide; that is :func:`hasp_models.train.fit`. An objective for it is any callab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +19,9 @@ from hasp.errors import HaspError
 from hasp.load.links import reverse_of
 from hasp.rng import hash64
 from hasp.schema import EdgeType
+from hasp_models.pair_softmax import answers, pair_softmax
 
-__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective", "full_precision"]
+__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective", "full_precision", "supervised", "vectors"]
 
 
 class LossTerm(NamedTuple):
@@ -58,7 +59,7 @@ class LinkBCE:
                 f"the paper's objective needs labelled pairs of {self.edge_type}, but the batch has none; "
                 "give the loader edge_label_index=... and neg_sampling='binary'"
             )
-        out = model(batch)
+        out = vectors(model, batch, dict.fromkeys((self.edge_type[0], self.edge_type[2])))
         source, destination = store.edge_label_index
         logits = (full_precision(out[self.edge_type[0]])[source] * full_precision(out[self.edge_type[2]])[destination]).sum(
             dim=1
@@ -98,74 +99,62 @@ class InfoNCE:
 
     def __call__(self, model: Any, batch: Any, key: int = 0) -> LossTerm:
         """The summed cross-entropy of the batch's links; the weight is their number."""
-        store = batch[self.edge_type]
-        if "edge_label_index" not in store:
-            raise HaspError(
-                f"this objective needs pairs of {self.edge_type}, but the batch has none; give the loader edge_label_index=..."
-            )
-        every = store.edge_label_index
-        if "edge_label" in store:
-            every = every[:, store.edge_label > 0]
-        pairs = every[:, self._chosen(every.size(1), key).to(every.device)]
-        out = model(batch)
-        left = F.normalize(full_precision(out[self.edge_type[0]])[pairs[0]], dim=1)
-        right = F.normalize(full_precision(out[self.edge_type[2]])[pairs[1]], dim=1)
+        every = supervised(batch, self.edge_type)
+        pairs = every.index_select(1, self._chosen(every.size(1), key).to(every.device))
+        source_type, _, destination_type = self.edge_type
+        out = vectors(model, batch, dict.fromkeys((source_type, destination_type)))
+        left, right = full_precision(out[source_type]), full_precision(out[destination_type])
         if not pairs.numel():
-            return LossTerm(left.sum() + right.sum(), 0.0)
-        logits = left @ right.T / self.temperature
-        logits = logits.masked_fill(self._masked(batch, every, pairs), -torch.inf)
-        target = torch.arange(pairs.size(1), device=pairs.device)
-        total = F.cross_entropy(logits, target, reduction="sum") + F.cross_entropy(logits.T, target, reduction="sum")
-        return LossTerm(total / 2, float(pairs.size(1)))
+            return LossTerm(left[:0].sum() + right[:0].sum(), 0.0)
+        masked = answers(self._links(batch, every), pairs, (left.size(0), right.size(0)), source_type == destination_type)
+        return LossTerm(pair_softmax(left, right, pairs, masked, self.temperature), float(pairs.size(1)))
 
     def _chosen(self, count: int, key: int) -> Tensor:
         """At most ``max_pairs`` of ``range(count)``, ascending, by the key alone."""
         if count <= self.max_pairs:
             return torch.arange(count)
-        order = np.argsort(hash64(np.uint64(key), np.arange(count, dtype=np.int64)), kind="stable")
-        return torch.from_numpy(np.sort(order[: self.max_pairs]))
+        # Different numbers have different hashes, so the largest of those that are wanted tells them from the others.
+        draw = hash64(np.uint64(key), np.arange(count, dtype=np.int64))
+        return torch.from_numpy(np.flatnonzero(draw <= np.partition(draw, self.max_pairs - 1)[self.max_pairs - 1]))
 
-    def _masked(self, batch: Any, every: Tensor, pairs: Tensor) -> Tensor:
-        """Bool ``[P, P]``: the end ``i`` of a pair and the partner ``j`` of another are linked, or are one node."""
+    def _links(self, batch: Any, every: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Links of the batch, from the node type of left ends to that of right ends."""
         source_type, _, destination_type = self.edge_type
-        # A table over the nodes that occur, filled link by link: a search per cell takes longer than the model does.
-        (row, i), (column, j) = (
-            _places(ends, int(batch[t].num_nodes)) for ends, t in zip(pairs, (source_type, destination_type), strict=True)
-        )
-        table = torch.zeros(int(row.max()) + 1, int(column.max()) + 1, dtype=torch.bool, device=pairs.device)
-
-        def mark(a: Tensor, b: Tensor) -> None:
-            r, c = row[a], column[b]
-            both = (r >= 0) & (c >= 0)
-            table[r[both], c[both]] = True
-
-        mark(every[0], every[1])
+        found = [(every[0], every[1])]
         if source_type == destination_type:
-            mark(every[1], every[0])
-            node = torch.arange(row.numel(), device=row.device)
-            mark(node, node)
+            found.append((every[1], every[0]))
         for edge_type in self.known:
-            if edge_type not in batch.edge_types:
-                continue
-            a, b = batch[edge_type].edge_index.long()
-            if edge_type[0] == source_type and edge_type[2] == destination_type:
-                mark(a, b)
-            if edge_type[2] == source_type and edge_type[0] == destination_type:
-                mark(b, a)
-        masked = table.index_select(0, i).index_select(1, j)
-        masked.fill_diagonal_(False)  # the answer itself
-        return masked
+            if edge_type in batch.edge_types:
+                a, b = batch[edge_type].edge_index.as_subclass(Tensor)
+                if edge_type[0] == source_type and edge_type[2] == destination_type:
+                    found.append((a, b))
+                if edge_type[2] == source_type and edge_type[0] == destination_type:
+                    found.append((b, a))
+        return found
 
     def __repr__(self) -> str:
         return f"InfoNCE({self.edge_type}, temperature={self.temperature}, max_pairs={self.max_pairs})"
 
 
-def _places(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Number the nodes that occur: node -> its number or -1, int64 ``[count]``; and the number of each end, ``[P]``."""
-    nodes, inverse = torch.unique(ends, return_inverse=True)
-    place = ends.new_full((count,), -1)
-    place[nodes] = torch.arange(nodes.numel(), device=ends.device)
-    return place, inverse
+def supervised(batch: Any, edge_type: EdgeType) -> Tensor:
+    """The links that a batch is asked about, int64 ``[2, n]``: its labelled pairs without the negatives.
+
+    Raises:
+        HaspError: the loader has not been asked for any.
+    """
+    store = batch[edge_type]
+    if "edge_label_index" not in store:
+        raise HaspError(
+            f"this objective needs pairs of {edge_type}, but the batch has none; give the loader edge_label_index=..."
+        )
+    every: Tensor = store.edge_label_index
+    return every[:, store.edge_label > 0] if "edge_label" in store else every
+
+
+def vectors(model: Any, batch: Any, types: Iterable[str]) -> Mapping[str, Tensor]:
+    """Node type -> vectors, of these types at least: a model that ``takes_types`` is told that no others are read."""
+    out: Mapping[str, Tensor] = model(batch, types=list(types)) if getattr(model, "takes_types", False) else model(batch)
+    return out
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -233,11 +233,15 @@ class RelationAttention(nn.Module):
         """The edges of a batch in this layer's order of relations."""
         return RelationCSR.from_edge_index_dict(edge_index_dict, num_nodes, self.relations, self.update)
 
-    def flat(self, h: Tensor, csr: RelationCSR, relation: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The layer over one list of nodes ``[num_src, channels]`` in the order of ``csr``: (new list, attention)."""
+    def flat(self, h: Tensor, csr: RelationCSR, relation: Tensor | None = None, *, rest: bool = True) -> tuple[Tensor, Tensor]:
+        """The layer over one list of nodes ``[num_src, channels]`` in the order of ``csr``: (new list, attention).
+
+        ``rest``: behind the rows that the CSR updates, the list goes on with those that it does not.
+        """
         out, alpha = self.attend(h, csr, relation)
-        new = h[: csr.num_dst] + self.activation(out)
-        return (new if csr.num_dst == h.size(0) else torch.cat([new, h[csr.num_dst :]])), alpha
+        # A slice of everything would still cost its gradient two copies.
+        new = (h if csr.num_dst == h.size(0) else h[: csr.num_dst]) + self.activation(out)
+        return (torch.cat([new, h[csr.num_dst :]]) if rest and csr.num_dst < h.size(0) else new), alpha
 
     def attend(self, h: Tensor, csr: RelationCSR, relation: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``sum att * msg`` ``[num_dst, channels]``, before activation and residual, and the attention ``[E, heads]``."""
@@ -264,7 +268,7 @@ class RelationAttention(nn.Module):
 
         def split(t: Tensor) -> Tensor:
             # [n, channels] -> [n, heads, channels / heads]; under autocast back to what h has: softmax is no place to save
-            return t.to(h_dst.dtype).view(t.size(0), self.heads, -1)
+            return t.to(h_dst.dtype).view(t.size(0), self.heads, t.size(1) // self.heads)
 
         q = split(F.linear(h_dst, self.query_weight() if k is None else self.w_q))
         keys, rel_k = (None, None) if k is None else (split(k), split(F.linear(rel_v, self.w_k)))

@@ -56,22 +56,18 @@ class Rows:
     @classmethod
     def of(cls, indptr: npt.NDArray[np.int64]) -> Rows:
         """Cut the rows of ``indptr`` ``[n + 1]``."""
-        degree = np.diff(indptr)
-        pieces = -(-degree // SPLIT)  # 0 for an empty row
-        seg_row = np.repeat(np.arange(degree.size, dtype=np.int64), pieces)
-        first = np.cumsum(pieces) - pieces
-        start = indptr[seg_row] + (np.arange(seg_row.size) - first[seg_row]) * SPLIT
-        seg_ptr = np.append(start, indptr[-1])
-        split_row = np.flatnonzero(pieces > 1)
-        split_ptr = np.append(0, np.cumsum(pieces[split_row]))
-        slot_seg = np.flatnonzero(pieces[seg_row] > 1)
-        seg_out = seg_row.copy()
-        seg_out[slot_seg] = degree.size + np.arange(slot_seg.size)
-        cost = seg_ptr + 4 * np.arange(seg_ptr.size)
-        count = int(min(64, max(1, -(-int(cost[-1]) // BLOCK)))) if seg_row.size else 0
+        from hasp_models.kernels import sort
+
+        segments, rows, slots, bare = sort.count_pieces(indptr, SPLIT)
+        sizes = (segments + 1, segments, segments, rows, rows + 1, slots, bare)
+        arrays = [np.empty(size, dtype=np.int64) for size in sizes]
+        sort.cut_rows(indptr, SPLIT, *arrays)
+        seg_ptr, seg_row, seg_out, split_row, split_ptr, slot_seg, empty = arrays
+        cost = seg_ptr + 4 * np.arange(segments + 1)
+        count = int(min(64, max(1, -(-int(cost[-1]) // BLOCK)))) if segments else 0
         cuts = np.searchsorted(cost, np.linspace(0, cost[-1], count + 1)) if count else np.zeros(1, np.int64)
         blocks = [(int(a), int(b)) for a, b in pairwise(cuts) if a < b]
-        return cls(seg_ptr, seg_row, seg_out, split_row, split_ptr, slot_seg, np.flatnonzero(degree == 0), blocks)
+        return cls(seg_ptr, seg_row, seg_out, split_row, split_ptr, slot_seg, empty, blocks)
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,16 @@ class RelationCSR:
     num_nodes: Mapping[str, int] | None = None
 
     @classmethod
-    def from_edges(cls, src: Tensor, dst: Tensor, rel_ptr: Tensor, num_dst: int, num_src: int, **fields: Any) -> RelationCSR:
+    def from_edges(
+        cls,
+        src: Tensor,
+        dst: Tensor,
+        rel_ptr: Tensor,
+        num_dst: int,
+        num_src: int,
+        first: tuple[Tensor, Tensor] | None = None,
+        **fields: Any,
+    ) -> RelationCSR:
         """Sort edges that stand relation after relation.
 
         Args:
@@ -115,10 +120,13 @@ class RelationCSR:
             rel_ptr: int64 ``[R + 1]``: the edges of relation ``r`` are ``rel_ptr[r]:rel_ptr[r + 1]``.
             num_dst: rows that receive.
             num_src: rows that send.
+            first: int64 ``[R]`` each, on the host: what is added to the rows of each relation's sources and destinations
+                (ids within a type become rows of the list of all nodes); ``None``: nothing.
             **fields: the descriptive attributes of the class.
         """
         ids = id_dtype(max(num_src, num_dst))
         relations = rel_ptr.numel() - 1
+        first = (torch.zeros(relations, dtype=torch.int64),) * 2 if first is None else first
         if dst.device.type == "cpu":
             from hasp_models.kernels import sort
 
@@ -126,14 +134,16 @@ class RelationCSR:
             out_src = torch.empty(src.numel(), dtype=ids)
             rel = torch.empty(src.numel(), dtype=torch.int32)
             perm = torch.empty(src.numel(), dtype=torch.int64)
-            arrays = [t.contiguous().numpy() for t in (src, dst, rel_ptr)]
+            arrays = [t.contiguous().numpy() for t in (src, dst, rel_ptr, *first)]
             sort.by_destination(*arrays, indptr.numpy(), out_src.numpy(), rel.numpy(), perm.numpy())
         else:
+            every = torch.arange(relations, device=dst.device)
+            every = torch.repeat_interleave(every, rel_ptr.to(dst.device).diff(), output_size=dst.numel())
+            src, dst = (t + f.to(dst.device)[every] for t, f in zip((src, dst), first, strict=True))
             perm = dst.argsort(stable=True)
             count = torch.bincount(dst, minlength=num_dst)
             indptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
-            every = torch.arange(relations, dtype=torch.int32, device=dst.device)
-            rel = torch.repeat_interleave(every, rel_ptr.to(dst.device).diff())[perm]
+            rel = every[perm].to(torch.int32)
             out_src = src[perm].to(ids)
         return cls(indptr, out_src, rel, perm, num_src, relations, rel_ptr=rel_ptr, **fields)
 
@@ -173,33 +183,23 @@ class RelationCSR:
             offset[node_type] = total
             total += num_nodes[node_type]
         num_dst = sum(num_nodes[t] for t in receives)
-        sources, destinations, counts = [], [], [0]
+        given: list[tuple[Tensor, Tensor] | Tensor] = []
+        counts, first = [0], []
         device = next((t[0].device for t in edge_index_dict.values()), torch.device("cpu"))
-        ids = id_dtype(total)
         for relation in relations:
             index = edge_index_dict.get(relation)
+            first.append([offset.get(relation[0], 0), offset.get(relation[2], 0)])
             if index is None or relation[2] not in receives:
                 counts.append(0)
                 continue
-            if isinstance(index, Tensor):
-                index = index.as_subclass(Tensor)  # an EdgeIndex would check and cache what is thrown away at once
-            ends = (index[0], index[1])
-            _check(ends, relation, num_nodes)
-            # Wide enough for the whole list before the offset is added: a batch may come with int32 ids.
-            sources.append(ends[0].to(ids) + offset[relation[0]])
-            destinations.append(ends[1].to(ids) + offset[relation[2]])
-            counts.append(ends[0].numel())
-        none = torch.empty(0, dtype=torch.int64, device=device)
-        return cls.from_edges(
-            torch.cat(sources) if sources else none,
-            torch.cat(destinations) if destinations else none,
-            torch.tensor(counts).cumsum(0),
-            num_dst,
-            total,
-            relations=tuple(relations),
-            offset=offset,
-            num_nodes=dict(num_nodes),
-        )
+            # An EdgeIndex would check and cache what is thrown away at once.
+            given.append(index.as_subclass(Tensor) if isinstance(index, Tensor) else index)
+            counts.append(index[0].numel())
+        src, dst = _joined(given, device)
+        rel_ptr, starts = torch.tensor(counts).cumsum(0), torch.tensor(first, dtype=torch.int64).reshape(-1, 2).T
+        _check((src, dst), rel_ptr, relations, num_nodes)
+        described: dict[str, Any] = {"relations": tuple(relations), "offset": offset, "num_nodes": dict(num_nodes)}
+        return cls.from_edges(src, dst, rel_ptr, num_dst, total, (starts[0], starts[1]), **described)
 
     @property
     def num_dst(self) -> int:
@@ -260,13 +260,29 @@ class RelationCSR:
         return {r: back[ptr[i] : ptr[i + 1]] for i, r in enumerate(self.relations)}
 
 
-def _check(ends: tuple[Tensor, Tensor], relation: EdgeType, num_nodes: Mapping[str, int]) -> None:
-    for ids, node_type in zip(ends, (relation[0], relation[2]), strict=True):
-        if ids.device.type != "cpu" or not ids.numel():
-            continue
-        low, high = (int(v) for v in torch.aminmax(ids))
-        if low < 0 or high >= num_nodes[node_type]:
-            raise HaspError(
-                f"ids of {node_type!r} in {relation} lie in 0..{num_nodes[node_type] - 1}, got {low if low < 0 else high}; "
-                "give edge_index and x_dict of the same batch"
-            )
+def _joined(given: Sequence[tuple[Tensor, Tensor] | Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """All sources and all destinations, relation after relation; ids within their types, as they came."""
+    if not given:
+        none = torch.empty(0, dtype=torch.int64, device=device)
+        return none, none
+    if all(isinstance(index, Tensor) for index in given):
+        src, dst = torch.cat(given, dim=1)  # type: ignore[arg-type]
+        return src, dst
+    return torch.cat([index[0] for index in given]), torch.cat([index[1] for index in given])
+
+
+def _check(ends: tuple[Tensor, Tensor], rel_ptr: Tensor, relations: Sequence[EdgeType], num_nodes: Mapping[str, int]) -> None:
+    """Every id is one of its type."""
+    if ends[0].device.type != "cpu":
+        return
+    from hasp_models.kernels import sort
+
+    for ids, end in zip(ends, (0, 2), strict=True):
+        low, high = np.zeros(len(relations), np.int64), np.full(len(relations), -1, np.int64)
+        sort.extents(ids.contiguous().numpy(), rel_ptr.numpy(), low, high)
+        for relation, least, most in zip(relations, low.tolist(), high.tolist(), strict=True):
+            if least < 0 or most >= num_nodes.get(relation[end], most + 1):
+                raise HaspError(
+                    f"ids of {relation[end]!r} in {relation} lie in 0..{num_nodes[relation[end]] - 1}, "
+                    f"got {least if least < 0 else most}; give edge_index and x_dict of the same batch"
+                )

@@ -11,104 +11,11 @@ from torch.nn import functional as F
 
 from hasp.errors import HaspError
 from hasp.schema import EdgeType
+from hasp_models.node_inputs import NodeInputs, n_id_of
 from hasp_models.relation_attention import RelationAttention
 from hasp_models.relation_csr import RelationCSR
 
 __all__ = ["NodeInputs", "SemanticGNN", "input_options", "relation_vectors"]
-
-
-class NodeInputs(nn.Module):
-    """The first vector of every node: a Linear per type over features, plus a vector of its own where asked for.
-
-    A type may have any of: features ``x`` of the batch (``in_channels``), a table of features looked up by ``n_id``
-    (``features``, as pretrained concept vectors), a learned vector per node by ``n_id`` (``embed`` and ``free``). Their
-    terms are added; a type with none starts at zero and lives on its neighbours.
-
-    A free vector is dropped, row by row, with probability ``dropout`` in training, and nodes past the end of its table or
-    marked as ``cold`` have none: so the model learns to do without, as it must for new entities. Nothing is rescaled, because
-    a missing vector at inference is not rescaled either.
-
-    Args:
-        node_types: every node type.
-        dim: width of the result.
-        in_channels: type -> width of ``x``.
-        features: type -> ``[N, c]``; frozen unless ``train_features``.
-        train_features: make the tables parameters.
-        embed: type -> number of nodes.
-        free: type -> number of nodes; these are dropped out.
-        dropout: see above.
-        lengths: type -> ``[N]``: how long the learned vectors start (1 on average where none is given).
-    """
-
-    def __init__(
-        self,
-        node_types: Sequence[str],
-        dim: int,
-        in_channels: Mapping[str, int],
-        features: Mapping[str, Tensor],
-        train_features: bool,
-        embed: Mapping[str, int],
-        free: Mapping[str, int],
-        dropout: float,
-        lengths: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        named = (("in_channels", in_channels), ("features", features), ("embed", embed), ("free", free))
-        for label, given in (*named, ("lengths", lengths or {})):
-            unknown = [t for t in given if t not in node_types]
-            if unknown:
-                raise HaspError(f"{label} names the node type {unknown[0]!r}, but the graph has {list(node_types)}")
-        both = [t for t in free if t in embed]
-        if both:
-            raise HaspError(f"a learned vector is either in embed or in free (with dropout), got {both[0]!r} in both")
-        if not 0 <= dropout <= 1:
-            raise HaspError(f"entity_dropout is a probability, got {dropout}; 0 keeps every free vector")
-        self.dim, self.dropout = dim, dropout
-        self.of_x = nn.ModuleDict({t: nn.Linear(c, dim) for t, c in in_channels.items()})
-        self.of_table = nn.ModuleDict({t: nn.Linear(f.size(1), dim) for t, f in features.items()})
-        self.tables = nn.ParameterDict(
-            {t: nn.Parameter(f.detach().float().clone(), requires_grad=train_features) for t, f in features.items()}
-        )
-        self.own = nn.ParameterDict({t: nn.Parameter(torch.empty(n, dim)) for t, n in {**embed, **free}.items()})
-        for table in self.own.values():
-            nn.init.normal_(table, std=dim**-0.5)
-        for node_type, length in (lengths or {}).items():
-            own = self.own[node_type] if node_type in self.own else torch.empty(0)
-            if length.shape != own.shape[:1]:
-                want, got = own.size(0), tuple(length.shape)
-                raise HaspError(f"lengths of {node_type!r} are one per learned vector, {want:,}, got {got}; correct them")
-            own.data.mul_(length[:, None])
-        self.free = list(free)
-
-    def forward(self, node_type: str, n_id: Tensor, x: Tensor | None, cold: Tensor | None = None) -> Tensor:
-        """``[n, dim]`` for the nodes ``n_id`` ``[n]`` of one type; ``x`` is ``[n, c]`` or ``None``, ``cold`` bool ``[n]``."""
-        out: Tensor = next(self.parameters(), torch.empty(0)).new_zeros((n_id.numel(), self.dim))
-        if node_type in self.of_x:
-            if x is None:
-                raise HaspError(f"the model takes features of {node_type!r}, but this batch has no x for it; add them")
-            out = out + self.of_x[node_type](x.to(out.dtype))
-        if node_type in self.of_table:
-            features = self.tables[node_type]
-            self._within(node_type, n_id, features.size(0))
-            out = out + self.of_table[node_type](features[n_id])
-        if node_type in self.own:
-            table: Tensor = self.own[node_type]
-            if node_type not in self.free:
-                self._within(node_type, n_id, table.size(0))
-                return out + table[n_id]
-            known = n_id < table.size(0) if cold is None else (n_id < table.size(0)) & ~cold
-            if self.training and self.dropout > 0:
-                known = known & (torch.rand(n_id.shape, device=n_id.device) >= self.dropout)
-            # Gather row 0 for those without, then zero it: shapes stay the same on every device.
-            out = out + table[n_id * known] * known[:, None] if table.size(0) else out
-        return out
-
-    def _within(self, node_type: str, n_id: Tensor, count: int) -> None:
-        if n_id.device.type == "cpu" and n_id.numel() and int(n_id.max()) >= count:
-            raise HaspError(
-                f"the model has vectors for {count:,} nodes of {node_type!r}, got n_id {int(n_id.max()):,}; "
-                "train on this graph, or give this type features"
-            )
 
 
 class SemanticGNN(nn.Module):
@@ -116,6 +23,9 @@ class SemanticGNN(nn.Module):
 
     Works on any ``HeteroData`` of the same metadata: batches of :class:`hasp.HASPLoader`, parts, or the whole graph. The
     relation embeddings are one table for all layers; each layer has its own matrices and beta.
+
+    Attributes:
+        takes_types: objectives tell :meth:`forward` which node types they read.
 
     Args:
         metadata: ``(node types, edge types)``.
@@ -148,6 +58,8 @@ class SemanticGNN(nn.Module):
     Raises:
         HaspError: a setting is out of its range or names an unknown type.
     """
+
+    takes_types = True
 
     def __init__(
         self,
@@ -231,28 +143,43 @@ class SemanticGNN(nn.Module):
         inferred = {"eel": data.roles.eel, **input_options(data, free, options)}
         return cls(data.metadata(), dim=dim, layers=layers, **{**inferred, **options})
 
-    def forward(self, batch: Any, csr: RelationCSR | None = None) -> dict[str, Tensor]:
-        """Embed every node of a batch.
+    def forward(self, batch: Any, csr: RelationCSR | None = None, types: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Embed the nodes of a batch.
 
         Args:
             batch: a ``HeteroData``; ``n_id`` per node type, or the whole graph in order. All its edges carry messages. Nodes
                 that a bool ``cold`` of their type marks go without their free vector.
             csr: ``self.csr(batch)``, built once where a batch is used again.
+            types: the node types that are asked for: their vectors are the same, and the last layer computes no others.
+                ``None``: all.
 
         Returns:
-            Node type -> ``[n, dim]``.
+            Node type -> ``[n, dim]``; of ``types`` at least.
         """
-        csr = self.csr(batch) if csr is None else csr
+        csr = self.csr(batch, types or ()) if csr is None else csr
         order = self.order(csr)
         h = torch.cat([self.inputs(t, n_id_of(batch[t]), batch[t].get("x"), batch[t].get("cold")) for t in order])
-        for layer in self.layers:
+        rows = self._asked(csr, types)
+        for layer in self.layers if rows is None else self.layers[:-1]:
             h, _ = layer.flat(h, csr, self.relation)  # type: ignore[operator]
+        if rows is not None:
+            h, _ = self.layers[-1].flat(h, csr.slice(0, rows), self.relation, rest=False)  # type: ignore[operator]
         return self.split(h, csr)
 
-    def csr(self, batch: Any) -> RelationCSR:
-        """The edges of a batch, for every layer."""
-        counts = {t: int(batch[t].num_nodes) for t in self.node_types}
+    def csr(self, batch: Any, first: Sequence[str] = ()) -> RelationCSR:
+        """The edges of a batch, for every layer; the nodes of ``first`` stand first, as far as they are updated."""
+        order = sorted(self.node_types, key=lambda t: t not in first)
+        counts = {t: int(batch[t].num_nodes) for t in order}
         return self.layers[0].csr(batch.edge_index_dict, counts)  # type: ignore[operator, no-any-return]
+
+    def _asked(self, csr: RelationCSR, types: Sequence[str] | None) -> int | None:
+        """How many rows of the CSR are these types; ``None``: not its first ones, or not fewer than are updated."""
+        assert csr.offset is not None and csr.num_nodes is not None
+        if types is None:
+            return None
+        rows = sum(csr.num_nodes[t] for t in types)
+        there = all(csr.offset[t] + csr.num_nodes[t] <= rows for t in types)
+        return rows if there and rows < csr.num_dst else None
 
     def order(self, csr: RelationCSR) -> list[str]:
         """Node types in the order of the CSR's list of nodes."""
@@ -263,7 +190,9 @@ class SemanticGNN(nn.Module):
         """The list of nodes back into types, normalised if the model does so."""
         assert csr.offset is not None and csr.num_nodes is not None
         h = F.normalize(h, dim=1) if self.normalize else h
-        return {t: h[csr.offset[t] : csr.offset[t] + csr.num_nodes[t]] for t in self.node_types}
+        spans = {t: (csr.offset[t], csr.offset[t] + csr.num_nodes[t]) for t in self.node_types}
+        # One type alone is not sliced: that would cost its gradient two copies.
+        return {t: h if stop - start == h.size(0) else h[start:stop] for t, (start, stop) in spans.items() if stop <= h.size(0)}
 
 
 def input_options(data: Any, free: bool, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,14 +215,6 @@ def input_options(data: Any, free: bool, given: Mapping[str, Any]) -> dict[str, 
     known = {*given.get("in_channels", widths), *(given.get("features") or ()), *entity}
     out: dict[str, Any] = {"in_channels": widths, "embed": {t: data.num_nodes[t] for t in data.node_types if t not in known}}
     return {**out, "free": {t: data.num_nodes[t] for t in entity}} if free else out
-
-
-def n_id_of(store: Any) -> Tensor:
-    """Global ids of a node store of PyG, int64 ``[n]``: its ``n_id``, or ``0..n-1`` where it has none."""
-    if "n_id" in store:
-        return store.n_id.long()  # type: ignore[no-any-return]
-    device = store.x.device if "x" in store else None
-    return torch.arange(int(store.num_nodes), device=device)
 
 
 def relation_vectors(

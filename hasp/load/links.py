@@ -92,19 +92,23 @@ class Links:
     def apply(self, batch: HeteroData, epoch: int) -> HeteroData:
         """Add the supervision of one batch (see PyG's ``LinkLoader`` for the names)."""
         store = batch[self.edge_type]
+        # Negatives need every pair that there is; without them, only those are looked for that supervise.
+        early = self.ratio > 0 and self.sampling is None
+        supervises = self._chosen_edges(batch, epoch) if early else None
         if self._pairs is None:
-            source, destination, input_id = self._from_edges(batch)
+            source, destination, input_id = self._from_edges(batch, supervises)
         else:
             source, destination, input_id = self._pairs.inside(batch)
         # A negative is no edge of the WHOLE graph, though only the batch is looked at: both its ends are in the batch, and
         # the batch has every edge of the graph between two of its nodes (it is the induced subgraph).
         forbidden = self._forbidden(batch, source, destination) if self.sampling is not None else None
         if self.ratio:
-            chosen = self._chosen(batch, source, destination, epoch)
-            source, destination, input_id = source[chosen], destination[chosen], input_id[chosen]
+            if supervises is None:
+                chosen = self._chosen(batch, source, destination, epoch)
+                source, destination, input_id = source[chosen], destination[chosen], input_id[chosen]
             pairs = self._keys(batch, source, destination)
             for edge_type in self._split_types:
-                self._take_out(batch, edge_type, pairs)
+                self._take_out(batch, edge_type, pairs, supervises if edge_type == self.edge_type else None)
         key = self._key(batch, epoch)
         if self.sampling is not None and self.sampling.is_triplet():
             self._triplets(batch, key, source, destination, input_id, forbidden)
@@ -122,15 +126,25 @@ class Links:
         store.input_id = torch.from_numpy(input_id)
         return batch
 
-    def _from_edges(self, batch: HeteroData) -> tuple[Ints, Ints, Ints]:
-        """Each pair of the batch's edges once, by ascending ``e_id``; keeps the direction of the edge it is taken from."""
+    def _from_edges(self, batch: HeteroData, among: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Ints, Ints]:
+        """Each pair of the batch's edges once, by ascending ``e_id``; keeps the direction of the edge it is taken from.
+
+        ``among`` bool ``[e]``: only these edges are looked at.
+        """
         store = batch[self.edge_type]
         source, destination = store.edge_index.to(torch.int64).numpy()
         e_id = store.e_id.to(torch.int64).numpy()
-        if self.same_type:
-            keep = source != destination
-            source, destination, e_id = source[keep], destination[keep], e_id[keep]
+        if among is None and self.same_type:
+            among = source != destination
+        if among is not None:
+            source, destination, e_id = source[among], destination[among], e_id[among]
         return _once(source, destination, e_id, self.same_type)
+
+    def _chosen_edges(self, batch: HeteroData, epoch: int) -> npt.NDArray[np.bool_]:
+        """Which edges, all copies of a pair alike, stand for pairs that supervise in this epoch; self-loops never do."""
+        source, destination = batch[self.edge_type].edge_index.to(torch.int64).numpy()
+        chosen = self._chosen(batch, source, destination, epoch)
+        return chosen & (source != destination) if self.same_type else chosen
 
     def _forbidden(self, batch: HeteroData, source: Ints, destination: Ints) -> Forbidden:
         sources, destinations = [source], [destination]
@@ -159,12 +173,18 @@ class Links:
             mixed = hash64(key, hash64(key, first) + second.astype(np.uint64))
         return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.ratio)
 
-    def _take_out(self, batch: HeteroData, edge_type: EdgeType, pairs: Ints) -> None:
-        """Take the supervising pairs, in both directions and in every copy, out of the edges that carry messages."""
+    def _take_out(self, batch: HeteroData, edge_type: EdgeType, pairs: Ints, out: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take the supervising pairs, in both directions and in every copy, out of the edges that carry messages.
+
+        ``out`` bool ``[e]``: where it is known already which edges these are.
+        """
         store = batch[edge_type]
-        ends = store.edge_index.to(torch.int64).numpy()
-        source, destination = ends if edge_type[0] == self.edge_type[0] else ends[::-1]
-        keep = torch.from_numpy(np.flatnonzero(~np.isin(self._keys(batch, source, destination), pairs)))
+        if out is None:
+            ends = store.edge_index.to(torch.int64).numpy()
+            source, destination = ends if edge_type[0] == self.edge_type[0] else ends[::-1]
+            keep = torch.from_numpy(np.flatnonzero(~np.isin(self._keys(batch, source, destination), pairs)))
+        else:
+            keep = torch.from_numpy(np.flatnonzero(~out))
         for key, value in store.items():
             if isinstance(value, Tensor):
                 store[key] = value.index_select(1, keep) if key == "edge_index" else take_rows(value, keep)

@@ -62,8 +62,14 @@ def _rows(x: Tensor) -> tuple[Array, int]:
 def _empty(csr_rows: Rows, n: int, heads: int, width: int, like: Tensor) -> Tensor:
     """``[n + slots, heads, width]``: rows without edges are zero, all others are written by a kernel."""
     x = like.new_empty((n + csr_rows.slot_seg.size, heads, width))
-    x[torch.from_numpy(csr_rows.empty)] = 0
+    _clear(x, csr_rows)
     return x
+
+
+def _clear(x: Tensor, csr_rows: Rows) -> None:
+    """Zero the rows without edges, which no kernel writes."""
+    if csr_rows.empty.size:
+        x.index_fill_(0, torch.from_numpy(csr_rows.empty), 0)
 
 
 def _forward(
@@ -220,8 +226,8 @@ class _Packed(torch.autograd.Function):
         n, slots = qv.size(0), max(r.slot_seg.size for r in (csr.rows, csr.transposed_rows))
         dqv = qv.new_empty((n + slots, qv.size(1)))
         dq, dv = (half[:, None] for half in dqv.chunk(2, dim=1))
-        dq[torch.from_numpy(csr.rows.empty)] = 0
-        dv[torch.from_numpy(csr.transposed_rows.empty)] = 0
+        _clear(dq, csr.rows)
+        _clear(dv, csr.transposed_rows)
         saved = (q[: csr.num_dst], v, v, r, r, mul, out, alpha, raw)
         pull, drel_k, drel_v, dmul, dadd = _backward_dst(saved, grad, csr, dq, threads)
         dq[csr.num_dst : n] = 0  # after the pass: its extra rows stand here too

@@ -22,8 +22,8 @@ from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.part import Edges, Nodes, Part
 from hasp.schema import EdgeType
+from hasp_models.node_inputs import n_id_of
 from hasp_models.relation_csr import RelationCSR
-from hasp_models.semantic_gnn import n_id_of
 from hasp_models.zoo.graph_model import GraphModel, check_layers
 from hasp_models.zoo.sparse import counts_of, edges_of, joined_csr, weighted_sum
 

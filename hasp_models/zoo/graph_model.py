@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.schema import EdgeType
+from hasp_models.node_inputs import NodeInputs, n_id_of
 from hasp_models.relation_attention import ACTIVATIONS
-from hasp_models.semantic_gnn import NodeInputs, input_options, n_id_of
+from hasp_models.semantic_gnn import input_options
 from hasp_models.zoo.sparse import edges_into
 
 __all__ = ["GraphModel", "embed"]

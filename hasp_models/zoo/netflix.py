@@ -20,8 +20,8 @@ from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.neighbors import top_k
+from hasp_models.node_inputs import n_id_of
 from hasp_models.objectives import LossTerm
-from hasp_models.semantic_gnn import n_id_of
 from hasp_models.zoo.gat import HeteroGAT
 
 __all__ = ["Given", "GivenSimilarity", "given_vectors", "netflix_baseline"]

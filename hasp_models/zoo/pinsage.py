@@ -21,8 +21,8 @@ from hasp.errors import HaspError
 from hasp.load.links import reverse_of
 from hasp.schema import EdgeType
 from hasp_models.importance import Neighborhoods
+from hasp_models.node_inputs import n_id_of
 from hasp_models.relation_csr import RelationCSR
-from hasp_models.semantic_gnn import n_id_of
 from hasp_models.zoo.graph_model import GraphModel, check_layers
 from hasp_models.zoo.sparse import joined_csr, weighted_sum
 

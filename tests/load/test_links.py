@@ -324,3 +324,24 @@ def test_each_pair_once_by_the_definition(edges: list[tuple[int, int]], same_typ
         source, destination, e_id = links._once(columns[0], columns[1], columns[2], same_type)
     found = list(zip(e_id.tolist(), zip(source.tolist(), destination.tolist(), strict=True), strict=True))
     assert found == sorted(first.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(stores(), st.sampled_from([CO, LIKE, REV]), st.integers(1, 3), st.integers(0, 3))
+def test_the_share_that_supervises_is_the_same_with_and_without_negatives(
+    made: Any, edge_type: Any, q: int, epoch: int
+) -> None:
+    """Without them only the edges that supervise are looked for, with them all."""
+    _, store = made
+    given_both = {"edge_label_index": edge_type, "disjoint_train_ratio": 0.5}
+    alone = HASPLoader(store, q, **given_both)
+    beside = HASPLoader(store, q, neg_sampling="binary", **given_both)
+    for loader in (alone, beside):
+        loader.set_epoch(epoch)
+    for a, b in zip(alone, beside, strict=True):
+        positive = b[edge_type].edge_label > 0
+        assert torch.equal(a[edge_type].edge_label_index, b[edge_type].edge_label_index[:, positive])
+        assert torch.equal(a[edge_type].input_id, b[edge_type].input_id)
+        for other in a.edge_types:
+            assert torch.equal(a[other].edge_index, b[other].edge_index)
+            assert torch.equal(a[other].e_id, b[other].e_id)

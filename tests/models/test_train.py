@@ -60,7 +60,7 @@ def gradients(planted: bool) -> tuple[torch.Tensor, torch.Tensor]:
             with torch.no_grad():
                 before = [p.detach().clone() for p in model.parameters()]
             # One step of plain descent: AdamW would hide the size of the gradient.
-            original, torch.optim.AdamW = torch.optim.AdamW, lambda p, lr, weight_decay: torch.optim.SGD(p, lr=lr)
+            original, torch.optim.AdamW = torch.optim.AdamW, lambda p, lr, **_: torch.optim.SGD(p, lr=lr)
             try:
                 fit(model, loader, loss, epochs=1, lr=1.0, progress=False)
             finally:
