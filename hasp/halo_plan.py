@@ -16,6 +16,7 @@ from torch import Tensor
 from hasp.backends.auto import choose_for
 from hasp.config import BuildConfig
 from hasp.graph import Graph
+from hasp.load.negatives import distinct as each_once
 from hasp.parallel import blocks
 from hasp.part import numpy_ids
 from hasp.schema import Roles
@@ -103,11 +104,11 @@ def plan_halo(graph: Graph, roles: Roles, node_part: Mapping[str, npt.NDArray[np
             wants[edge_type[0]].append(keys)
     for node_type, found in wants.items():
         total = graph.num_nodes[node_type]
-        keys = np.unique(np.concatenate([np.empty(0, np.int64), *found]))  # (part that wants it, entity)
+        keys = each_once(np.concatenate([np.empty(0, np.int64), *found]))  # (part that wants it, entity)
         count = np.bincount(keys // max(total, 1), minlength=num_parts)
         attrs = row_bytes(graph.node_attrs.get(node_type, {}), 0)
         stored = attrs + np.dtype(numpy_ids(total)).itemsize  # a far end is read as it lies in its part
-        one = np.unique(keys % max(total, 1)).size
+        one = each_once(keys % max(total, 1)).size
         rows += count
         added += count * node_bytes(graph, roles, node_type)
         read, distinct, kept = read + keys.size * stored, distinct + one, kept + one * stored
@@ -133,5 +134,5 @@ def _crossing(
         near, far = node_part[destination][dst[low:high]], node_part[source][src[low:high]]
         cut = np.flatnonzero(near != far)
         count += np.bincount(near[cut], minlength=num_parts)
-        keys.append(np.unique(near[cut].astype(np.int64) * total + src[low:high][cut]))
-    return count, np.unique(np.concatenate(keys))
+        keys.append(each_once(near[cut].astype(np.int64) * total + src[low:high][cut]))
+    return count, each_once(np.concatenate(keys))

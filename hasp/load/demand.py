@@ -16,6 +16,7 @@ from torch.utils.data import get_worker_info
 
 from hasp.load import order
 from hasp.load.crossing import Crossing
+from hasp.load.negatives import distinct
 from hasp.load.policies import NEVER
 from hasp.load.sampler import PartSampler
 from hasp.load.store import Store
@@ -94,8 +95,8 @@ class Demand:
         cut = store.cut
         for edge_type in crossing.types:
             for incoming, part in crossing.blocks(edge_type, cut.edges[edge_type]):
-                found[edge_type[0]].append(np.unique(incoming.source * crossing.num_parts + part))
-        self._codes = {t: np.unique(np.concatenate(codes)) for t, codes in found.items()}
+                found[edge_type[0]].append(distinct(incoming.source * crossing.num_parts + part))
+        self._codes = {t: distinct(np.concatenate(codes)) for t, codes in found.items()}
 
     def requests(self, node_type: str) -> int:
         """Rows of a type that an epoch asks for, one part per batch."""
