@@ -38,6 +38,8 @@ BENCHES = (
     "ladder",
     "compression",
     "distributed",
+    "distributed_sage",
+    "speedup",
     "cache",
     "halo",
     "halo_quality",

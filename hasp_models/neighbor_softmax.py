@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp.schema import EdgeType
+from hasp_models.exact import ExactSimilarity
 from hasp_models.objectives import LossTerm, full_precision
 
 __all__ = ["NeighborSoftmax"]
@@ -39,6 +40,13 @@ class NeighborSoftmax:
     default they are targets as well, easy ones: when the graph is embedded all links carry messages, and the order of strong
     and weak links should hold then, too. The loader needs no ``edge_label_index``.
 
+    With ``exact``, the targets are mixed with what the graph says exactly,
+
+        q_ij = (1 - trust) w_ij ** power / sum_j' w_ij' ** power + trust exp(s_ij / temperature) / sum_k exp(s_ik / temperature)
+
+    so that the model learns the whole order of the entities, not of the linked ones alone; every entity that has a link or a
+    concept is then a query, one without a link with s alone (knowledge distillation, Hinton et al., 2015).
+
     Args:
         strength: link type -> w of its links. All join one entity type to itself.
         temperature: cosines are divided by it.
@@ -48,6 +56,8 @@ class NeighborSoftmax:
         targets: ``"all"`` links, or ``"supervising"`` ones alone; then what i is linked to by the others is no k either.
         cold: share of the entities that hear no link and go without their free vector in this step. Entities without a link
             always go without: as they are told from every query and asked for by none, their vectors would only flee.
+        exact: similarities by global id, of the graph that the batches are from.
+        trust: how much of a target is theirs.
 
     Raises:
         HaspError: a setting out of its range, no link type, or one between different node types.
@@ -63,6 +73,8 @@ class NeighborSoftmax:
         supervise: float = 0.3,
         cold: float = 0.3,
         targets: str = "all",
+        exact: ExactSimilarity | None = None,
+        trust: float = 1.0,
     ) -> None:
         ends = {t for e in strength for t in (e[0], e[2])}
         if len(ends) != 1 or not all(w > 0 for w in strength.values()):
@@ -77,7 +89,10 @@ class NeighborSoftmax:
             raise HaspError(f"supervise lies in (0, 1] and cold in [0, 1), got {supervise} and {cold}; 0.3 each is usual")
         if targets not in ("all", "supervising"):
             raise HaspError(f"targets is 'all' or 'supervising', got {targets!r}; choose one")
+        if not 0 < trust <= 1 or (exact is not None and targets != "all"):
+            raise HaspError(f"trust lies in (0, 1], and exact needs targets='all', got {trust} and {targets!r}; correct them")
         self.entity, self.strength, self.targets = ends.pop(), dict(strength), targets
+        self.exact, self.trust = exact, trust
         self.temperature, self.power, self.queries = temperature, power, queries
         self.supervise, self.cold = supervise, cold
 
@@ -88,22 +103,30 @@ class NeighborSoftmax:
         told = torch.ones_like(a, dtype=torch.bool) if self.targets == "all" else self._drawn(batch, a, b, seed)
         out = model(self._messages(batch, a, seed))
         h = F.normalize(full_precision(out[self.entity]), dim=1)
-        chosen = self._queries(a[told], seed)
-        if not chosen.numel():
+        ids = batch[self.entity].n_id.long() if "n_id" in batch[self.entity] else torch.arange(h.size(0), device=h.device)
+        asked = a[told] if self.exact is None else torch.cat([a, self.exact.known(ids).nonzero()[:, 0]])
+        chosen = self._queries(asked, seed)
+        if not chosen.numel() or h.size(0) < 2:  # nobody asks, or nobody is asked about
             return LossTerm(h.sum() * 0.0, 0.0)
         place = a.new_full((h.size(0),), -1)
         place[chosen] = torch.arange(chosen.numel(), device=place.device)
-        logits = h[chosen] @ h.T / self.temperature
-        hidden = torch.zeros_like(logits, dtype=torch.bool)
-        asked = place[a] >= 0
-        hidden[place[a[asked]], b[asked]] = True  # every link; the targets are shown again below
-        hidden[place[chosen], chosen] = True
-        target = asked & told
-        row, column, weight = place[a[target]], b[target], weight[target] ** self.power
-        hidden[row, column] = False
-        total = logits.masked_fill(hidden, -torch.inf).logsumexp(1)
-        share = weight / weight.new_zeros(chosen.numel()).index_add_(0, row, weight)[row]
-        return LossTerm((share * (total[row] - logits[row, column])).sum(), float(chosen.numel()))
+        mine = place[a] >= 0
+        target = mine & told
+        row, column, mass = place[a[target]], b[target], weight[target] ** self.power
+        total = mass.new_zeros(chosen.numel()).index_add_(0, row, mass)
+        q = mass.new_zeros(chosen.numel(), h.size(0)).index_put_((row, column), mass / total[row], accumulate=True)
+        hidden = torch.zeros_like(q, dtype=torch.bool)
+        if self.targets != "all":  # links that carry messages are no wrong answers
+            hidden[place[a[mine]], b[mine]] = True
+            hidden[row, column] = False
+        hidden[torch.arange(chosen.numel(), device=h.device), chosen] = True
+        if self.exact is not None:
+            said = (self.exact.scores(ids[chosen], ids) / self.temperature).masked_fill(hidden, -torch.inf).softmax(1)
+            trust = torch.where(total > 0, self.trust, 1.0)[:, None]
+            q = (1 - trust) * q + trust * said
+        logits = (h[chosen] @ h.T / self.temperature).masked_fill(hidden, -torch.inf)
+        # Where q is 0 the logit may be -inf: their product is 0, not nan.
+        return LossTerm(-(q * logits.log_softmax(1).masked_fill(hidden, 0.0)).sum(), float(chosen.numel()))
 
     def _links(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Every linked pair in both directions, and its strength: int64 ``[m]`` twice, float32 ``[m]``."""
@@ -161,5 +184,6 @@ class NeighborSoftmax:
         return some[torch.from_numpy(np.sort(order)).to(some.device)]
 
     def __repr__(self) -> str:
-        names = ("temperature", "power", "queries", "supervise", "cold", "targets")
+        names: tuple[str, ...] = ("temperature", "power", "queries", "supervise", "cold", "targets")
+        names += () if self.exact is None else ("exact", "trust")
         return f"NeighborSoftmax({self.strength}, {', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"

@@ -81,6 +81,7 @@ def fit(
     epochs: int,
     lr: float = 0.01,
     weight_decay: float = 0.0,
+    schedule: str = "constant",
     clip: float | None = None,
     lazy_rows: bool = False,
     gradients: str | Sending = "dense",
@@ -104,6 +105,7 @@ def fit(
         epochs: passes over all parts, those before a resumption included.
         lr: of AdamW.
         weight_decay: of AdamW.
+        schedule: of ``lr``: ``constant``, or ``cosine``: half a cosine from ``lr`` to 0 over all steps of ``epochs``.
         clip: largest norm of the gradient.
         lazy_rows: free vectors of entities move only in steps in which they got a gradient (see
             :class:`hasp_models.distributed.rows.LazyAdamW`); AdamW moves all of them in every step, by momentum.
@@ -129,7 +131,7 @@ def fit(
     """
     ranks = Ranks()
     with refusing(log, ranks.rank), ranks.together("setting up"):
-        _check(epochs, lr, clip, patience, validate, tensorboard and log is None)
+        _check(epochs, lr, schedule, clip, patience, validate, tensorboard and log is None)
         device = next(model.parameters()).device
         parameters = [p for p in model.parameters() if p.requires_grad]
         tables = entity_tables(model)
@@ -137,8 +139,8 @@ def fit(
         optimizer = LazyAdamW(parameters, tables, **moves) if lazy_rows else _adam_w(parameters, device, **moves)
         sending = Sending.parse(gradients) if isinstance(gradients, str) else gradients
         sums = Gradients(optimizer, parameters, tables, ranks, sender_of_run(sending, model, tables, ranks.size, clip))
-        settings = {**moves, "clip": clip, "amp": amp, "seed": seed, "lazy_rows": lazy_rows, "objective": repr(objective)}
-        settings |= {} if sending.name == "dense" else {"gradients": repr(sending)}
+        said = _said(objective, schedule, epochs, sending)
+        settings = {**moves, "clip": clip, "amp": amp, "seed": seed, "lazy_rows": lazy_rows, **said}
         keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
         run, best = Fit(), weights_of(model) if validate else {}
         if keeper is not None and keeper.exists():
@@ -171,7 +173,7 @@ def fit(
                 # Every rank comes to the end of this block, whatever happens in it: no gradient is summed by some only.
                 with ranks.together(f"step {run.step}", 2) as total:
                     model.train()
-                    optimizer.zero_grad()
+                    _ready(optimizer, lr * _share(schedule, run.step, epochs * loader.steps_per_epoch))
                     for _ in range(loader.batches_in_step(step)):
                         batch = next(batches).to(device)
                         key = _key(seed, run.step, batch)
@@ -308,7 +310,28 @@ def _validated(model: nn.Module, validate: Callable[[nn.Module], float], ranks: 
     return found
 
 
-def _check(epochs: int, lr: float, clip: float | None, patience: int | None, validate: Any, lost: bool) -> None:
+def _said(objective: Objective, schedule: str, epochs: int, sending: Sending) -> dict[str, Any]:
+    """Settings as a checkpoint names them; what is as usual goes without, so that older checkpoints stay readable."""
+    out: dict[str, Any] = {"objective": repr(objective)}
+    out |= {} if schedule == "constant" else {"schedule": schedule, "epochs": epochs}
+    return out if sending.name == "dense" else {**out, "gradients": repr(sending)}
+
+
+def _share(schedule: str, step: int, steps: int) -> float:
+    """Of lr, for a step: it depends on the step alone, so that a resumption goes on as if nothing had been."""
+    return 1.0 if schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def _ready(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """For a step: its lr, and no gradient yet."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad()
+
+
+def _check(epochs: int, lr: float, schedule: str, clip: float | None, patience: int | None, validate: Any, lost: bool) -> None:
+    if schedule not in ("constant", "cosine"):
+        raise HaspError(f"schedule is 'constant' or 'cosine', got {schedule!r}; choose one")
     if epochs < 1 or not lr > 0 or (clip is not None and not clip > 0):
         raise HaspError(f"epochs is at least 1, lr and clip above 0, got epochs={epochs}, lr={lr}, clip={clip}; correct them")
     if patience is not None and (validate is None or patience < 1):

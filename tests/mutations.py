@@ -171,6 +171,136 @@ MUTATIONS = [
         "~np.isin(source * len(source) + destination, pairs)",
         f"{LOAD}::test_10_disjoint_supervision_is_in_no_message",
     ),
+    # Beyond the ten rules: what else is promised, under the name of its part of the code.
+    Mutation(
+        "ring", "hasp/load/ring.py", "self._wait(lambda: head + length - int(self._words[_TAIL]) <= self.capacity, alive)",
+        "self._wait(lambda: head + length - int(self._words[_TAIL]) <= 2 * self.capacity, alive)",
+        "tests/load/test_ring.py::test_what_goes_in_comes_out",
+    ),
+    Mutation(
+        "ring", "hasp/load/ring_loader.py", "worker = self._coming.popleft()", "worker = self._coming.pop()",
+        "tests/load/test_ring.py::test_the_same_batches_as_without_workers",
+    ),
+    Mutation(
+        "ring", "hasp/load/ring_loader.py", "frame.clone() if self._copy else frame", "frame",
+        "tests/load/test_ring.py::test_tensors_are_one_s_own_unless_told_otherwise",
+    ),
+    Mutation(
+        "ring", "hasp/load/ring_loader.py", "if turn == self._turn:", "if True:",
+        "tests/load/test_ring.py::test_state_and_a_break",
+    ),
+    Mutation(
+        "frames", "hasp/load/frames.py", "at += -(-value.numel() * value.element_size() // _ALIGN) * _ALIGN",
+        "at += value.numel() * value.element_size() // _ALIGN * _ALIGN", "tests/load/test_ring.py::test_a_frame_is_the_batch",
+    ),
+    Mutation(
+        "frames", "hasp/load/frames.py", "return [_checked(v, name) for v in value]", "return list(value)",
+        "tests/load/test_ring.py::test_a_frame_is_the_batch",
+    ),
+    Mutation(
+        "halo", "hasp/load/crossing.py", "groups = np.sort(groups[~np.isin(pairs[groups, 0], chosen)])",
+        "groups = np.sort(groups)",
+        "tests/load/test_halo.py::test_an_epoch_has_every_edge_between_entities_once",
+    ),
+    Mutation(
+        "halo", "hasp/load/halo.py", "return np.lexsort((n_id, out.owner_part.numpy()))", "return np.arange(n_id.size)",
+        "tests/load/test_halo.py::test_a_halo_is_what_the_definition_says",
+    ),
+    Mutation(
+        "halo", "hasp/load/halo.py", "value = torch.zeros_like(value)", "value = value.clone()",
+        "tests/load/test_halo.py::test_masks_say_who_supervises",
+    ),
+    Mutation(
+        "halo", "hasp/halo_plan.py", "cut = np.flatnonzero(near != far)", "cut = np.flatnonzero(near < far)",
+        "tests/test_halo_plan.py::test_what_is_planned_is_what_is_loaded",
+    ),
+    Mutation(
+        "halo", "hasp/halo_plan.py", "stored = attrs + np.dtype(numpy_ids(total)).itemsize", "stored = attrs + 8",
+        "tests/test_halo_plan.py::test_what_is_planned_is_what_is_loaded",
+    ),
+    Mutation(
+        "cache", "hasp/load/cache.py", "old[at[hit]] = False", "old[at[hit]] = True",
+        "tests/load/test_cache.py::test_a_cached_halo_is_the_halo",
+    ),
+    Mutation(
+        "cache", "hasp/load/policies.py", "return -ask.next_use().astype(np.float64)",
+        "return ask.next_use().astype(np.float64)",
+        "tests/load/test_cache.py::test_the_clairvoyant_is_the_optimum",
+    ),
+    Mutation(
+        "cluster", "hasp/cluster/executor.py", "waiting.append(self._pool", "waiting.appendleft(self._pool",
+        "tests/cluster/test_spread.py::test_every_kind_of_column_and_of_ids",
+    ),
+    Mutation(
+        "cluster", "hasp/cluster/tasks.py", " + numpy_ids(job.num_edges)(chunk.first)", "",
+        "tests/cluster/test_spread.py::test_every_kind_of_column_and_of_ids",
+    ),
+    Mutation(
+        "cluster", "hasp/cluster/spread.py", "at = found.e_id.numpy()", "at = np.sort(found.e_id.numpy())",
+        "tests/cluster/test_spread.py::test_every_kind_of_column_and_of_ids",
+    ),
+    Mutation(
+        "cluster", "hasp/cluster/pieces.py", "if _digest(ends, rows) == window.digest:", "if True:",
+        "tests/cluster/test_pieces.py::test_a_flipped_byte_of_a_window_is_told",
+    ),
+    Mutation(
+        "cluster", "hasp/store/offer.py", "(is_data(match[1]) or match[1] == _PIECE)", "is_data(match[1])",
+        "tests/cluster/test_pieces.py::test_a_build_over_damaged_pieces_stops_and_the_next_one_sweeps",
+    ),
+    Mutation(
+        "cluster (Ray)", "hasp/cluster/on_ray.py", "preserve_order = True", "preserve_order = False",
+        "tests/cluster/test_ray_build.py::test_results_come_in_order_and_as_they_are",
+    ),
+    Mutation(
+        "METIS", "hasp/backends/metis.py", "if after == after_again and np.array_equal(labels, again)",
+        "if np.array_equal(labels, again)", "tests/test_metis_alone.py::test_a_difference_between_two_cuts_is_noticed",
+    ),
+    Mutation(
+        "METIS", "hasp/backends/metis.py", "in_child if task.indices.size >= ALONE else _twice", "lambda t: _here(t)[:2]",
+        "tests/test_metis_alone.py::test_a_thread_that_draws_changes_no_label",
+    ),
+    Mutation(
+        "map-reduce", "hasp_models/part_layers.py", "kept, added = (old - new).exp(), (mass - new).exp()",
+        "kept, added = old.exp(), mass.exp()", "tests/models/test_mapreduce.py::test_pieces_of_a_softmax",
+    ),
+    Mutation(
+        "map-reduce", "hasp_models/part_layers.py", "for (edge_type, other), (source, destination) in far.items():",
+        "for (edge_type, other), (source, destination) in list(far.items())[1:]:",
+        "tests/models/test_mapreduce.py::test_equal_to_the_whole_graph",
+    ),
+    Mutation(
+        "map-reduce", "hasp_models/part_layers.py", "in _groups(store.cut.edges[edge_type], part.part_id, 1):",
+        "in _groups(store.cut.edges[edge_type], part.part_id, 0):",
+        "tests/models/test_embed_by_parts.py::test_tiers_of_parts_are_those_of_the_graph",
+    ),
+    Mutation(
+        "map-reduce", "hasp_models/mapreduce.py", "if found.get(k) != v and k != \"library\"]", "if False]",
+        "tests/models/test_mapreduce.py::test_refusals",
+    ),
+    Mutation(
+        "map-reduce", "hasp_models/embed_by_parts.py", "for end in (0, 1):", "for end in (1,):",
+        "tests/models/test_embed_by_parts.py::test_degrees_by_parts",
+    ),
+    Mutation(
+        "importance", "hasp_models/importance.py", "proper = a != b", "proper = a == a",
+        "tests/models/test_pinsage.py::test_links_are_undirected_and_counted_once",
+    ),
+    Mutation(
+        "importance", "hasp_models/importance.py", "key, stop = subkey(walks.seed, word(\"walks\"))",
+        "key, stop = subkey(0, word(\"walks\"))", "tests/models/test_pinsage.py::test_neighborhoods",
+    ),
+    Mutation(
+        "margin", "hasp_models/margin.py", "return min(epoch // self.every, self.hard)", "return self.hard",
+        "tests/models/test_pinsage.py::test_the_curriculum_adds_one_hard_negative_per_epoch",
+    ),
+    Mutation(
+        "margin", "hasp_models/margin.py", "return (links[at] == wanted) | (a == b)", "return links[at] == wanted",
+        "tests/models/test_pinsage.py::test_the_loss_by_loops",
+    ),
+    Mutation(
+        "margin", "hasp_models/margin.py", "& (rank < np.ceil(self.band[1] * reached))", "",
+        "tests/models/test_pinsage.py::test_the_curriculum_adds_one_hard_negative_per_epoch",
+    ),
 ]  # fmt: skip
 
 

@@ -21,4 +21,4 @@ def test_the_table_of_the_document_is_the_list():
 
 
 def test_every_rule_has_a_mutation():
-    assert {m.rule.split()[0] for m in mutations.MUTATIONS} == {str(i) for i in range(1, 11)}
+    assert {m.rule.split()[0] for m in mutations.MUTATIONS} >= {str(i) for i in range(1, 11)}

@@ -18,6 +18,7 @@ from torch import Tensor
 from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp_models.data.benchmark import Benchmark, Truth
+from hasp_models.data.concepts import concept_rows, unit_rows
 from hasp_models.data.evaluate import evaluate
 from hasp_models.data.neighbors import EmbeddingScorer, FixedScorer, Scorer
 from hasp_models.data.splits import engagement
@@ -149,13 +150,13 @@ def cosine(benchmark: Benchmark, *, shrink: float = 0.0) -> Scorer:
     if shrink < 0:
         raise HaspError(f"shrink is a number of users, 0 or more, got {shrink}; 0 is the plain cosine")
     matrix = _engagement(benchmark)
-    return ShrunkScorer(matrix, shrink) if shrink else SparseScorer(_unit_rows(matrix.T.tocsr()))
+    return ShrunkScorer(matrix, shrink) if shrink else SparseScorer(unit_rows(matrix.T.tocsr()))
 
 
 def cosine_links(benchmark: Benchmark) -> Scorer:
     """Co-occurrence cosine of the linked pairs alone: what the EELs themselves say, at equal information with a model."""
     a, b = benchmark.links.rows(), benchmark.links.indices
-    unit = _unit_rows(_engagement(benchmark).T.tocsr())
+    unit = unit_rows(_engagement(benchmark).T.tocsr())
     value = np.asarray(unit[a].multiply(unit[b]).sum(axis=1)).ravel()
     return SparseScorer(sp.csr_array((value, b, benchmark.links.indptr), shape=(benchmark.num_items,) * 2), square=True)
 
@@ -208,34 +209,18 @@ def lightgcn(benchmark: Benchmark, **options: Any) -> Scorer:
     return fit(benchmark, **options)
 
 
-def concept_rows(benchmark: Benchmark) -> sp.csr_array:
-    """TF-IDF of concepts: float32 unit rows ``[N, concepts of all categories]``, weight ``log(N / entities with it)``."""
-    rows, columns, offset = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], 0
-    for edge_type, entity, concept in benchmark.concepts():
-        rows.append(entity.numpy().astype(np.int64))
-        columns.append(concept.numpy().astype(np.int64) + offset)
-        offset += benchmark.graph.num_nodes[edge_type[2]]
-    a, b = np.concatenate(rows), np.concatenate(columns)
-    shape = (benchmark.num_items, max(offset, 1))
-    table = sp.coo_array((np.ones(a.size, dtype=np.float32), (a, b)), shape=shape).tocsr()
-    table.data[:] = 1.0
-    count = np.bincount(table.indices, minlength=shape[1])
-    table.data *= np.log(benchmark.num_items / np.maximum(count, 1)).astype(np.float32)[table.indices]
-    return _unit_rows(table)
-
-
 def tf_idf(benchmark: Benchmark) -> Scorer:
     """Cosine of TF-IDF over concepts: content alone."""
-    return SparseScorer(concept_rows(benchmark))
+    return SparseScorer(concept_rows(benchmark.graph, benchmark.entity))
 
 
 def tf_idf_smoothed(benchmark: Benchmark, *, weight: float = 1.0) -> Scorer:
     """TF-IDF after one hop over the EELs: ``x + weight * mean of the linked x``, normalised again."""
-    table, links = concept_rows(benchmark), benchmark.links
+    table, links = concept_rows(benchmark.graph, benchmark.entity), benchmark.links
     share = (1.0 / np.maximum(links.counts, 1)).astype(np.float32)[links.rows()]
     shape = (benchmark.num_items, benchmark.num_items)
     mean = sp.csr_array((share, links.indices, links.indptr), shape=shape) @ table
-    return SparseScorer(_unit_rows((table + weight * mean).tocsr()))
+    return SparseScorer(unit_rows((table + weight * mean).tocsr()))
 
 
 def blend(
@@ -283,12 +268,3 @@ BASELINES: dict[str, Callable[..., Any]] = {
 
 def _engagement(benchmark: Benchmark) -> sp.csr_array:
     return engagement(benchmark.users, benchmark.items, benchmark.num_items)
-
-
-def _unit_rows(table: sp.csr_array) -> sp.csr_array:
-    """Each row over its Euclidean norm; empty rows stay empty."""
-    norm = np.sqrt(np.asarray(table.multiply(table).sum(axis=1), dtype=np.float64).ravel())
-    scale = 1.0 / np.maximum(norm, 1e-30)
-    out = table.copy().tocsr()
-    out.data = (out.data * np.repeat(scale, np.diff(out.indptr))).astype(np.float32)
-    return out

@@ -6,8 +6,8 @@ The settings that :func:`train_on_parts` reads, for whichever model:
 - ``objective`` (``infonce``, ``paper``, or ``margin`` with ``margin``, ``negatives``, ``hard`` and ``hard_every``),
   ``temperature``, ``max_pairs``, ``disjoint`` (share of the links that supervises and carries no messages, drawn anew every
   epoch);
-- ``lr``, ``weight_decay``, ``clip``, ``epochs``, ``patience`` (in epochs; ``None``: no early end), ``every`` (epochs between
-  two validations), ``max_steps``.
+- ``lr``, ``schedule`` (``constant`` where it is not given), ``weight_decay``, ``clip``, ``epochs``, ``patience`` (in epochs;
+  ``None``: no early end), ``every`` (epochs between two validations), ``max_steps``.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ def train_on_parts(
         epochs=int(settings["epochs"]),
         lr=settings["lr"],
         weight_decay=settings["weight_decay"],
+        schedule=settings.get("schedule", "constant"),
         clip=settings["clip"],
         seed=seed,
         validate=EveryFew(benchmark, scorer, every),

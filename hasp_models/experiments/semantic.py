@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hasp import HASPData, Schema
 from hasp.schema import EdgeType
 from hasp_models.data.benchmark import Benchmark, co_links, relink
+from hasp_models.exact import ExactSimilarity
 from hasp_models.experiments.graph_models import TRAINING, fitted, parts_of, train_on_parts
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.kg_embedding import KGEmbedding
@@ -54,6 +55,12 @@ SEMANTIC: Settings = {
     "concept_length": 0.6,
     "content": 0.26,
     "kg_epochs": 30,
+    "schedule": "cosine",
+    "trust": 0.0,
+    "exact_direct": 1.0,
+    "exact_shared": 1.0,
+    "exact_content": 0.3,
+    "exact_power": 1.0,
 }
 """Where the search starts. ``objective`` may also be ``infonce`` or ``paper`` (Eq. 4-5): these ask for single EELs, so the
 links stay one relation per type. ``tiers``, ``weak`` and ``shrink`` switch off what the links are made of, for the ablation."""
@@ -93,6 +100,10 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
     shape = {"dim": int(settings["dim"]), "layers": int(settings["layers"])}
     options = {k: settings[k] for k in names} | ({} if settings["free"] else {"free": {}})
     model = blend_start(parts, tiers.share, concepts=concepts, seed=seed, **shape, **options)
+    exact = None
+    if settings["trust"]:
+        weights = {k: settings[f"exact_{k}"] for k in ("direct", "shared", "content", "power")}
+        exact = ExactSimilarity.of(benchmark.graph, benchmark.link_types, **weights)
     objective = NeighborSoftmax(
         tiers.weight,
         temperature=settings["temperature"],
@@ -101,6 +112,7 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
         supervise=settings["supervise"],
         cold=settings["cold"],
         targets=settings["targets"],
+        **({} if exact is None else {"exact": exact, "trust": settings["trust"]}),
     )
     run = train_on_parts(benchmark, parts, model, settings, seed, objective, tiers=tiers, quiet=quiet)
     notes = {"beta": {e[1]: _numbers(model, e) for e in parts.edge_types}}

@@ -7,6 +7,7 @@ basket, drawn at random. Each basket thus weighs by its size, not by its square.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,32 +25,9 @@ __all__ = ["embed", "fit", "skip_gram_loss"]
 Progress = Callable[[int, float], None]
 
 
-def fit(
-    benchmark: Benchmark,
-    *,
-    dim: int = 64,
-    epochs: int = 40,
-    num_negatives: int = 5,
-    power: float = 0.75,
-    batch_size: int = 8192,
-    lr: float = 0.01,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> EmbeddingScorer:
-    """Cosine of item2vec's entity vectors; arguments as in :func:`embed`."""
-    baskets = Baskets.of(benchmark)
-    table = embed(
-        baskets,
-        dim=dim,
-        epochs=epochs,
-        num_negatives=num_negatives,
-        power=power,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        progress=progress,
-    )
-    return EmbeddingScorer(table)
+def fit(benchmark: Benchmark, **options: Any) -> EmbeddingScorer:
+    """Cosine of item2vec's entity vectors; options as in :func:`embed`."""
+    return EmbeddingScorer(embed(Baskets.of(benchmark), **options))
 
 
 def embed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,31 +27,9 @@ __all__ = ["adjacency", "bpr_loss", "embed", "fit", "propagate"]
 Progress = Callable[[int, float], None]
 
 
-def fit(
-    benchmark: Benchmark,
-    *,
-    dim: int = 64,
-    layers: int = 3,
-    epochs: int = 40,
-    batch_size: int = 32_768,
-    lr: float = 0.02,
-    weight: float = 1e-4,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> EmbeddingScorer:
-    """Cosine of LightGCN's entity vectors; arguments as in :func:`embed`."""
-    baskets = Baskets.of(benchmark)
-    _, items = embed(
-        baskets,
-        dim=dim,
-        layers=layers,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight=weight,
-        seed=seed,
-        progress=progress,
-    )
+def fit(benchmark: Benchmark, **options: Any) -> EmbeddingScorer:
+    """Cosine of LightGCN's entity vectors; options as in :func:`embed`."""
+    _, items = embed(Baskets.of(benchmark), **options)
     return EmbeddingScorer(items)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from gloo import on_ranks
 from load_fakes import build, random_graph
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,18 +25,6 @@ def unequal_store() -> Any:
     data = random_graph(rng, {"title": 60, "game": 3, "genre": 4, "talent": 5}, 200)
     label = np.repeat(np.arange(PARTS), [0, 30, 3, 0, 17, 9, 1])
     return build(data, {"title": label, "game": [1, 1, 4]}, PARTS)
-
-
-def run(rank: int, world_size: int, q: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    if world_size > 1:
-        limit = datetime.timedelta(seconds=60)
-        dist.init_process_group("gloo", f"file://{folder}/meet", limit, world_size, rank)
-    Path(folder, f"{rank}.json").write_text(json.dumps(train(world_size, q)))
-    if world_size > 1:
-        # The model is gone by now: its reducer must not outlive the group.
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 def train(world_size: int, q: int) -> dict[str, Any]:
@@ -67,20 +53,7 @@ def train(world_size: int, q: int) -> dict[str, Any]:
 
 
 def run_all(world_size: int, q: int, folder: Path) -> list[Any]:
-    folder.mkdir()
-    # Forked from a clean process that has imported everything once: quick, and without the threads of earlier tests.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "torch.nn.parallel", "hasp.load.loader", "hypothesis.strategies"])
-    ranks = [context.Process(target=run, args=(r, world_size, q, str(folder))) for r in range(world_size)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    for process in ranks:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in ranks] == [0] * world_size
-    return [json.loads((folder / f"{r}.json").read_text()) for r in range(world_size)]
+    return on_ranks(world_size, folder, "test_distributed:train", world_size, q, limit=60)
 
 
 @pytest.mark.parametrize("q", [1, 2])

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
+from hasp.graph import Graph
+from hasp_models.exact import ExactSimilarity
 from hasp_models.neighbor_softmax import NeighborSoftmax
 
 CO, WEAK, HAS = ("title", "co", "title"), ("title", "weak", "title"), ("genre", "rev_has", "title")
@@ -103,6 +105,38 @@ def test_the_formula(co: list, weak: list, key: int, supervise: float, cold: flo
 
 
 @settings(deadline=None)
+@given(PAIRS, st.integers(0, 2**40), st.sampled_from([0.3, 1.0]))
+def test_the_formula_with_exact_similarities(co: list, key: int, trust: float) -> None:
+    generator = torch.Generator().manual_seed(key % 1000)
+    rows = torch.randn(COUNT, 3, generator=generator, dtype=torch.float64)
+    n_id = torch.randperm(COUNT, generator=generator)
+    data = batch(co, [], n_id.tolist())
+    of = {HAS[::-1]: (torch.tensor([2, 3, 5]), torch.tensor([0, 1, 1])), CO: tuple(n_id[data[CO].edge_index])}
+    exact = ExactSimilarity.of(Graph({"title": COUNT, "genre": 2}, of), [CO])  # type: ignore[arg-type]
+    objective = NeighborSoftmax(STRENGTH, temperature=0.5, exact=exact, trust=trust)
+    term = objective(Recorder(rows), data, key)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    total, count = 0.0, 0
+    for i in range(COUNT):
+        linked: dict[int, float] = {}
+        for a, b in data[CO].edge_index.T.tolist():
+            if a == i and b != i:
+                linked[b] = linked.get(b, 0.0) + STRENGTH[CO] ** objective.power
+        if not linked and not bool(exact.known(n_id[i : i + 1])):
+            continue
+        others = [j for j in range(COUNT) if j != i]
+        said = (exact.scores(n_id[i : i + 1], n_id[others])[0].double() / 0.5).softmax(0)
+        mine = trust if linked else 1.0
+        logp = (unit[i] @ unit[others].T / 0.5).log_softmax(0)
+        for at, j in enumerate(others):
+            q = mine * float(said[at]) + (1 - mine) * linked.get(j, 0.0) / (sum(linked.values()) or 1.0)
+            total -= q * float(logp[at])
+        count += 1
+    assert term.weight == count
+    assert float(term.sum) == pytest.approx(total, rel=1e-5, abs=1e-6)
+
+
+@settings(deadline=None)
 @given(PAIRS, PAIRS, st.integers(0, 2**40))
 def test_a_pair_supervises_or_carries_messages_as_a_whole(co: list, weak: list, key: int) -> None:
     data, model = batch(co, weak), Recorder(torch.randn(COUNT, 3))
@@ -190,6 +224,7 @@ def test_gradient() -> None:
         (STRENGTH, {"queries": 0}, "queries at least 1"),
         (STRENGTH, {"supervise": 0}, "supervise lies in"),
         (STRENGTH, {"cold": 1}, "cold in"),
+        (STRENGTH, {"trust": 0.0}, "trust lies in"),
         (STRENGTH, {"targets": "some"}, "targets is 'all' or 'supervising', got 'some'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from pathlib import Path
@@ -101,6 +102,34 @@ def test_resumed_at_any_step_it_ends_with_the_same_bits(stop: int, tmp_path: Pat
     drop = [{k: v for k, v in row.items() if k != "seconds"} for row in counted.history]
     assert drop == [{k: v for k, v in row.items() if k != "seconds"} for row in again.history]
     assert len(list((tmp_path / "c").iterdir())) == 2  # one JSON, one file of tensors
+
+
+def test_a_cosine_of_lr_depends_on_the_step_alone(tmp_path: Path) -> None:
+    parts, seen = small_parts(), []
+
+    def run(folder: Path | None, **options: Any) -> dict[str, torch.Tensor]:
+        model, objective = small_model(parts), InfoNCE(EEL, max_pairs=16)
+        given = {"epochs": 3, "lr": 0.02, "schedule": "cosine", "progress": False, **options}
+        fit(model, small_loader(parts), objective, checkpoint=folder, **given)
+        return weights(model)
+
+    real = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *given: Any) -> Any:
+        seen.append(self.param_groups[0]["lr"])
+        return real(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        whole = run(None)
+    assert seen == pytest.approx([0.01 * (1 + math.cos(math.pi * k / 6)) for k in range(6)])
+    assert not same(whole, run(None, schedule="constant"))
+    run(tmp_path / "c", max_steps=2)
+    with pytest.raises(HaspError, match="was made with epochs=3, this run has 4"):
+        run(tmp_path / "c", epochs=4)
+    assert same(whole, run(tmp_path / "c"))
+    with pytest.raises(HaspError, match="schedule is 'constant' or 'cosine', got 'linear'"):
+        run(None, schedule="linear")
 
 
 def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path: Path) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from hasp import HASPData, HASPLoader, Schema
 from hasp.graph import Graph
@@ -92,27 +88,7 @@ def train_small(objective: str, planted: bool = False, lazy_rows: bool = False) 
     return {"weights": weights.tolist(), "loss": [row["loss"] for row in run.history], "step": run.step}
 
 
-def _rank(rank: int, world_size: int, folder: str, arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    limit = datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", f"file://{folder}/meet", limit, world_size, rank)
-    Path(folder, f"{rank}.json").write_text(json.dumps(train_small(*arguments)))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def train_many(world_size: int, folder: Path, *arguments: Any) -> list[dict[str, Any]]:
-    folder.mkdir()
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, and only what is installed: a module of the tests is not on the path of that process.
-    context.set_forkserver_preload(["torch_geometric.loader", "hasp.build", "hasp_models.train", "hasp_models.semantic_gnn"])
-    ranks = [context.Process(target=_rank, args=(r, world_size, str(folder), arguments)) for r in range(world_size)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    for process in ranks:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in ranks] == [0] * world_size
-    return [json.loads((folder / f"{r}.json").read_text()) for r in range(world_size)]
+    from gloo import on_ranks  # scripts beside this file import it without the folder above on their path
+
+    return on_ranks(world_size, folder, "train_graphs:train_small", *arguments, limit=60)
