@@ -8,7 +8,7 @@ served by a nearest-neighbour index and know nothing of a new relation, but a mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,11 +104,21 @@ class ExactSimilarity:
         found = (np.diff(self.rows.indptr) > 0) | (np.diff(self.links.indptr) > 0)
         return torch.from_numpy(found)[ids.cpu()].to(ids.device)
 
+    def against(self, ids: Tensor) -> Callable[[Tensor], Tensor]:
+        """Similarities with these entities: queries, by global id, -> float32 ``[queries, len(ids)]``, on their device."""
+        among = ids.cpu().numpy()
+        rows, links = self.rows[among].T.tocsr(), self.links[:, among]
+
+        def scores(queries: Tensor) -> Tensor:
+            asked = queries.cpu().numpy()
+            found = self.rows[asked] @ rows + links[asked]
+            return torch.from_numpy(found.toarray().astype(np.float32, copy=False)).to(queries.device)
+
+        return scores
+
     def scores(self, queries: Tensor, ids: Tensor) -> Tensor:
         """S between some entities and others, by global id: float32 ``[len(queries), len(ids)]``."""
-        asked, among = queries.cpu().numpy(), ids.cpu().numpy()
-        some = self.rows[asked] @ self.rows[among].T + self.links[asked][:, among]
-        return torch.from_numpy(some.toarray().astype(np.float32, copy=False)).to(ids.device)
+        return self.against(ids)(queries)
 
     def __repr__(self) -> str:
         return f"ExactSimilarity({self.said})"

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp.schema import EdgeType
 from hasp_models.exact import ExactSimilarity
-from hasp_models.objectives import LossTerm, full_precision
+from hasp_models.objectives import LossTerm, full_precision, vectors
+from hasp_models.target_softmax import Targets, target_softmax
 
 __all__ = ["NeighborSoftmax"]
 
@@ -101,32 +101,45 @@ class NeighborSoftmax:
         a, b, weight = self._links(batch)
         seed = np.uint64(key)
         told = torch.ones_like(a, dtype=torch.bool) if self.targets == "all" else self._drawn(batch, a, b, seed)
-        out = model(self._messages(batch, a, seed))
-        h = F.normalize(full_precision(out[self.entity]), dim=1)
+        out = vectors(model, self._messages(batch, a, seed), [self.entity])
+        h = full_precision(out[self.entity])
         ids = batch[self.entity].n_id.long() if "n_id" in batch[self.entity] else torch.arange(h.size(0), device=h.device)
         asked = a[told] if self.exact is None else torch.cat([a, self.exact.known(ids).nonzero()[:, 0]])
         chosen = self._queries(asked, seed)
         if not chosen.numel() or h.size(0) < 2:  # nobody asks, or nobody is asked about
             return LossTerm(h.sum() * 0.0, 0.0)
-        place = a.new_full((h.size(0),), -1)
+        targets = self._targets(a, b, weight, told, chosen, ids)
+        return LossTerm(target_softmax(h, chosen, targets, self.temperature), float(chosen.numel()))
+
+    def _targets(self, a: Tensor, b: Tensor, weight: Tensor, told: Tensor, chosen: Tensor, ids: Tensor) -> Targets:
+        """What the queries should say, some of them at a time: the shares of their links, and what is known exactly."""
+        place = a.new_full((ids.numel(),), -1)
         place[chosen] = torch.arange(chosen.numel(), device=place.device)
-        mine = place[a] >= 0
-        target = mine & told
-        row, column, mass = place[a[target]], b[target], weight[target] ** self.power
+        order = place[a].argsort(stable=True)
+        order = order[int((place[a] < 0).sum()) :]
+        row, column, told = place[a[order]], b[order], told[order]
+        mass = (weight[order] ** self.power).masked_fill(~told, 0.0)
         total = mass.new_zeros(chosen.numel()).index_add_(0, row, mass)
-        q = mass.new_zeros(chosen.numel(), h.size(0)).index_put_((row, column), mass / total[row], accumulate=True)
-        hidden = torch.zeros_like(q, dtype=torch.bool)
-        if self.targets != "all":  # links that carry messages are no wrong answers
-            hidden[place[a[mine]], b[mine]] = True
-            hidden[row, column] = False
-        hidden[torch.arange(chosen.numel(), device=h.device), chosen] = True
-        if self.exact is not None:
-            said = (self.exact.scores(ids[chosen], ids) / self.temperature).masked_fill(hidden, -torch.inf).softmax(1)
-            trust = torch.where(total > 0, self.trust, 1.0)[:, None]
-            q = (1 - trust) * q + trust * said
-        logits = (h[chosen] @ h.T / self.temperature).masked_fill(hidden, -torch.inf)
-        # Where q is 0 the logit may be -inf: their product is 0, not nan.
-        return LossTerm(-(q * logits.log_softmax(1).masked_fill(hidden, 0.0)).sum(), float(chosen.numel()))
+        share = mass / total[row].clamp_min(torch.finfo(mass.dtype).tiny)
+        said = None if self.exact is None else self.exact.against(ids)
+
+        def some(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            first, last = (int(x) for x in torch.searchsorted(row, torch.tensor([start, stop], device=row.device)))
+            at = (row[first:last] - start, column[first:last])
+            q = share.new_zeros(stop - start, ids.numel()).index_put_(at, share[first:last], accumulate=True)
+            hidden = torch.zeros_like(q, dtype=torch.bool)
+            if self.targets != "all":  # links that carry messages are no wrong answers
+                hidden.index_put_(at, torch.ones_like(told[first:last]))
+                shown = told[first:last]
+                hidden[at[0][shown], at[1][shown]] = False
+            if said is not None:
+                known = said(ids[chosen[start:stop]]).div_(self.temperature)
+                known = known.scatter_(1, chosen[start:stop, None], -torch.inf).softmax(1)
+                trust = torch.where(total[start:stop] > 0, self.trust, 1.0)[:, None]
+                q = known.mul_(trust) if self.trust == 1 else q.mul_(1 - trust).add_(known.mul_(trust))
+            return q, hidden
+
+        return some
 
     def _links(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Every linked pair in both directions, and its strength: int64 ``[m]`` twice, float32 ``[m]``."""

@@ -246,14 +246,15 @@ class RelationAttention(nn.Module):
     def attend(self, h: Tensor, csr: RelationCSR, relation: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``sum att * msg`` ``[num_dst, channels]``, before activation and residual, and the attention ``[E, heads]``."""
         rel_v = self.relation_values(relation)
-        if self.heads == 1 and h.dtype in (torch.float32, torch.float64) and resolve_backend(self.backend, h) == "numba":
+        fused = h.dtype in (torch.float32, torch.float64) and resolve_backend(self.backend, h) == "numba"
+        if self.heads == 1 and fused and 3 * csr.num_dst >= h.size(0):
             from hasp_models.kernels import numba_csr
 
             mul, add = self._beta()
             mul = h.new_full((csr.num_relations, 1), self.channels**-0.5) if mul is None else mul * self.channels**-0.5
             add = h.new_zeros((csr.num_relations, 1)) if add is None else add
-            # One product for queries and values of all nodes: where few types are updated it computes queries in vain,
-            # which costs less than a second pass over h.
+            # One product for queries and values of all nodes: where some types are not updated it computes queries in vain,
+            # which costs less than a second pass over h unless these are most nodes.
             qv = F.linear(h, torch.cat([self.query_weight(), self.w_v[:, : self.channels]]))
             # Under autocast products are made in half precision; what is exponentiated is float32 all the same.
             return numba_csr.packed_attention(qv.to(h.dtype), rel_v.to(h.dtype), mul, add, csr, self.threads)

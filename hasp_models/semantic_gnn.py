@@ -163,7 +163,8 @@ class SemanticGNN(nn.Module):
         for layer in self.layers if rows is None else self.layers[:-1]:
             h, _ = layer.flat(h, csr, self.relation)  # type: ignore[operator]
         if rows is not None:
-            h, _ = self.layers[-1].flat(h, csr.slice(0, rows), self.relation, rest=False)  # type: ignore[operator]
+            first = csr if rows == csr.num_dst else csr.slice(0, rows)
+            h, _ = self.layers[-1].flat(h, first, self.relation, rest=False)  # type: ignore[operator]
         return self.split(h, csr)
 
     def csr(self, batch: Any, first: Sequence[str] = ()) -> RelationCSR:
@@ -173,13 +174,13 @@ class SemanticGNN(nn.Module):
         return self.layers[0].csr(batch.edge_index_dict, counts)  # type: ignore[operator, no-any-return]
 
     def _asked(self, csr: RelationCSR, types: Sequence[str] | None) -> int | None:
-        """How many rows of the CSR are these types; ``None``: not its first ones, or not fewer than are updated."""
+        """How many rows of the CSR are these types; ``None``: not its first ones, more than are updated, or all nodes."""
         assert csr.offset is not None and csr.num_nodes is not None
         if types is None:
             return None
         rows = sum(csr.num_nodes[t] for t in types)
         there = all(csr.offset[t] + csr.num_nodes[t] <= rows for t in types)
-        return rows if there and rows < csr.num_dst else None
+        return rows if there and rows <= csr.num_dst and rows < sum(csr.num_nodes.values()) else None
 
     def order(self, csr: RelationCSR) -> list[str]:
         """Node types in the order of the CSR's list of nodes."""

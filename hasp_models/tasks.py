@@ -22,13 +22,14 @@ from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import EmbeddingScorer, Score, rank
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import EventLog
+from hasp_models.exact import ExactSimilarity
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.origin import origin_of
 from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.run_log import RunLog
-from hasp_models.runs import Embeddings, new_model, open_graph, save_run
+from hasp_models.runs import Embeddings, graph_of, new_model, open_graph, save_run
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
 from hasp_models.train import Fit, fit
@@ -41,7 +42,7 @@ __all__ = ["DEFAULTS", "evaluate_pairs", "pretrain_concepts", "read_truth", "sim
 DEFAULTS: dict[str, dict[str, Any]] = {
     "neighbors": {
         "lr": 0.0015, "dim": 256, "layers": 1, "temperature": 0.07, "disjoint": 0.3, "free": True, "dropout": 0.0,
-        "content": 0.26, "cold": 0.2,
+        "content": 0.26, "cold": 0.2, "trust": 0.0, "exact_content": 0.3,
     },
     "infonce": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 0.1, "disjoint": 0.5, "free": False, "dropout": 0.5},
     "paper": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 1.0, "disjoint": 0.5, "free": False, "dropout": 0.5},
@@ -101,6 +102,9 @@ def train_run(
     dropout: float | None = None,
     content: float | None = None,
     cold: float | None = None,
+    trust: float | None = None,
+    exact_content: float | None = None,
+    schedule: str = "constant",
     seed: int = 0,
     truth: Path | None = None,
     patience: int | None = None,
@@ -132,6 +136,10 @@ def train_run(
         dropout: probability of leaving such a vector out.
         content: of ``neighbors``: see :func:`hasp_models.recipe.blend_start`; higher, and concepts say more.
         cold: of ``neighbors``: share of the entities that train without links in a step; higher, and concepts learn more.
+        trust: of ``neighbors``: how much of its targets are exact similarities of the graph
+            (:class:`hasp_models.ExactSimilarity`), not links alone: 0 to 1. For graphs with few links per entity.
+        exact_content: how much shared concepts count in these similarities, where a link of weight 1 counts 1.
+        schedule: see :func:`hasp_models.train.fit`.
         seed: of the model, the order and all draws.
         truth: pairs of similar entities; MAP@10 on them decides which epoch is kept.
         patience: see :func:`hasp_models.train.fit`.
@@ -145,7 +153,7 @@ def train_run(
     if objective not in DEFAULTS:
         raise HaspError(f"objective is one of {list(DEFAULTS)}, got {objective!r}; choose one")
     given = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
-    given |= {"dropout": dropout, "content": content, "cold": cold}
+    given |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
     chosen = DEFAULTS[objective] | {k: v for k, v in given.items() if v is not None}
     edge_type = _link_type(parts, eel, merge)
     made = _made(parts, objective, edge_type, chosen, None if concepts is None else KGEmbedding.load(concepts), seed)
@@ -169,6 +177,7 @@ def train_run(
         made.objective,
         epochs=epochs,
         lr=chosen["lr"],
+        schedule=schedule,
         seed=seed,
         validate=validate,
         patience=patience,
@@ -227,6 +236,9 @@ def _made(
     update = [parts.roles.entity[0]] if chosen["layers"] == 1 else None
     options = {**shape, "entity_dropout": chosen["dropout"], "beta": "both", "activation": "gelu", "update": update}
     given = {"temperature": chosen["temperature"], "supervise": chosen["disjoint"], "cold": chosen["cold"]}
+    if chosen["trust"]:
+        exact = ExactSimilarity.of(graph_of(parts), parts.roles.eel, content=chosen["exact_content"])
+        given |= {"exact": exact, "trust": chosen["trust"]}
     objective = NeighborSoftmax(strength, power=3.0, **given)
     return _Made(model, options, objective, tiers)
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hasp import HASPData, Schema
+from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp_models.data.benchmark import Benchmark, co_links, relink
+from hasp_models.data.splits import LinkRule
 from hasp_models.exact import ExactSimilarity
 from hasp_models.experiments.graph_models import TRAINING, fitted, parts_of, train_on_parts
 from hasp_models.experiments.method import Fitted, Settings
@@ -57,6 +59,7 @@ SEMANTIC: Settings = {
     "kg_epochs": 30,
     "schedule": "cosine",
     "trust": 0.0,
+    "exact_top": 0,
     "exact_direct": 1.0,
     "exact_shared": 1.0,
     "exact_content": 0.3,
@@ -100,10 +103,6 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
     shape = {"dim": int(settings["dim"]), "layers": int(settings["layers"])}
     options = {k: settings[k] for k in names} | ({} if settings["free"] else {"free": {}})
     model = blend_start(parts, tiers.share, concepts=concepts, seed=seed, **shape, **options)
-    exact = None
-    if settings["trust"]:
-        weights = {k: settings[f"exact_{k}"] for k in ("direct", "shared", "content", "power")}
-        exact = ExactSimilarity.of(benchmark.graph, benchmark.link_types, **weights)
     objective = NeighborSoftmax(
         tiers.weight,
         temperature=settings["temperature"],
@@ -112,7 +111,7 @@ def fit_semantic(benchmark: Benchmark, settings: Settings, seed: int, *, kg: boo
         supervise=settings["supervise"],
         cold=settings["cold"],
         targets=settings["targets"],
-        **({} if exact is None else {"exact": exact, "trust": settings["trust"]}),
+        **({"exact": _exact(benchmark, settings), "trust": settings["trust"]} if settings["trust"] else {}),
     )
     run = train_on_parts(benchmark, parts, model, settings, seed, objective, tiers=tiers, quiet=quiet)
     notes = {"beta": {e[1]: _numbers(model, e) for e in parts.edge_types}}
@@ -124,12 +123,25 @@ def _links(benchmark: Benchmark, settings: Settings) -> Benchmark:
     if settings["weak"] and settings["shrink"]:
         return benchmark
     weak, shrink = benchmark.weak if settings["weak"] else None, benchmark.shrink if settings["shrink"] else 0.0
+    return replace(benchmark, graph=_relinked(benchmark, weak, shrink), weak=weak, shrink=shrink)
+
+
+def _exact(benchmark: Benchmark, settings: Settings) -> ExactSimilarity:
+    """What the model is told of the training users' engagement: with ``exact_top``, of more weak links than carry messages."""
+    top, graph = int(settings["exact_top"]), benchmark.graph
+    if top and benchmark.weak is not None:
+        graph = _relinked(benchmark, replace(benchmark.weak, top=top), benchmark.shrink)
+    weights = {k: settings[f"exact_{k}"] for k in ("direct", "shared", "content", "power")}
+    return ExactSimilarity.of(graph, benchmark.link_types, **weights)
+
+
+def _relinked(benchmark: Benchmark, weak: LinkRule | None, shrink: float) -> Graph:
+    """The benchmark's graph with other weak links, or other weights."""
     of = (benchmark.users, benchmark.items, benchmark.num_items, benchmark.link_type, benchmark.rule, weak, shrink)
     gone = set(benchmark.link_types)
     edges = {e: v for e, v in benchmark.graph.edges.items() if e not in gone}
     attrs = {e: v for e, v in benchmark.graph.edge_attrs.items() if e not in gone}
-    graph = relink(replace(benchmark.graph, edges=edges, edge_attrs=attrs), *co_links(*of))
-    return replace(benchmark, graph=graph, weak=weak, shrink=shrink)
+    return relink(replace(benchmark.graph, edges=edges, edge_attrs=attrs), *co_links(*of))
 
 
 def pretrained(benchmark: Benchmark, settings: Settings, seed: int) -> KGEmbedding:

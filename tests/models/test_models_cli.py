@@ -88,6 +88,21 @@ def test_options_of_the_loop_reach_it(work: Path, tmp_path: Path) -> None:
     assert "made with amp=True, this run has False" in bad(*options, "--lazy-rows")
 
 
+def test_exact_similarities_are_told_to_the_model(work: Path, tmp_path: Path) -> None:
+    options = ("train", work / "parts", "--dim", 4, "--epochs", 1, "--out")
+    good(*options, tmp_path / "told", "--trust", 0.5, "--exact-content", 2, "--schedule", "cosine")
+    settings = json.loads((tmp_path / "told" / "metrics.json").read_text())["settings"]
+    assert "content=2" in settings["objective"] and "trust=0.5" in settings["objective"] and settings["schedule"] == "cosine"
+    good(*options, tmp_path / "plain")
+    plain = json.loads((tmp_path / "plain" / "metrics.json").read_text())["settings"]
+    assert "exact" not in plain["objective"] and "schedule" not in plain
+    told, other = (load_run(tmp_path / name)[0].state_dict() for name in ("told", "plain"))
+    assert any(not torch.equal(told[k], other[k]) for k in told)
+    assert "trust lies in (0, 1]" in bad(*options, tmp_path / "wrong", "--trust", 2)
+    assert "schedule is 'constant' or 'cosine'" in bad(*options, tmp_path / "wrong", "--schedule", "linear")
+    assert not (tmp_path / "wrong").exists()
+
+
 @pytest.mark.parametrize("objective", ["infonce", "neighbors"])
 def test_every_objective_trains_and_embeds(objective: str, work: Path, tmp_path: Path) -> None:
     run = ("train", work / "parts", "--out", tmp_path / "run", "--objective", objective, "--no-free")
