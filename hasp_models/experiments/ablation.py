@@ -16,7 +16,8 @@ __all__ = ["ABLATION", "CHANGES"]
 
 _FULL = "as it is"
 _COMMON = ("layers", "num_parts", "merge", "parts_per_step", "temperature", "disjoint", "epochs", "patience", "every")
-_FROM_SCRATCH: Settings = {**{name: TRAINING[name] for name in _COMMON}, "lr": 0.003}  # at .01 it does not train at d=256
+# At .01 it does not train at d=256.
+_FROM_SCRATCH: Settings = {**{name: TRAINING[name] for name in _COMMON}, "dim": 256, "lr": 0.003, "schedule": "constant"}
 
 CHANGES: dict[str, Settings] = {
     _FULL: {},
@@ -25,8 +26,10 @@ CHANGES: dict[str, Settings] = {
     "one relation for all links (no tiers)": {"tiers": False},
     "EELs alone (no weak links)": {"weak": False},
     "weights are plain cosines (no shrinkage)": {"shrink": False},
-    "all links are equal targets": {"power": 0.0},
-    "links that carry messages are no targets": {"targets": "supervising"},
+    "all links are equal targets": {"power": 0.0, "trust": 0.0},
+    "links that carry messages are no targets": {"targets": "supervising", "trust": 0.0},
+    "exact similarities are the targets": {"trust": 1.0},
+    "half as wide": {"dim": 256},
     "no entity is made cold": {"cold": 0.0},
     "entities without vectors of their own": {"free": False},
     "InfoNCE from a random start": {"objective": "infonce", **_FROM_SCRATCH},

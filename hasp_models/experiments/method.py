@@ -57,6 +57,7 @@ class Method:
         defaults: setting -> value; the first trial. Holds what is not tuned as well.
         quick: settings that a quick run replaces (epochs).
         seeded: whether the training seed changes anything; a closed form is fitted once per split.
+        starts: more trials that are known to be good somewhere: what each changes. They come right after the first.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
     seeded: bool = True
+    starts: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         missing = [k for k in self.space if k not in self.defaults]
@@ -87,6 +89,10 @@ class Method:
         if unknown:
             raise HaspError(f"the settings of {self.name!r} are {list(self.defaults)}, got {unknown[0]!r}; correct the name")
         return {**self.defaults, **(self.quick if quick else {}), **(chosen or {})}
+
+    def first(self, *, quick: bool = False) -> list[Settings]:
+        """The trials that every search begins with: the defaults, and other starts."""
+        return [{**self.settings(start), **(self.quick if quick else {})} for start in ({}, *self.starts)]
 
     def fit(self, benchmark: Benchmark, settings: Settings | None = None, seed: int = 0, quiet: bool = True) -> Fitted:
         """Fit on the graph users of a benchmark.

@@ -10,7 +10,7 @@ from hasp_models.experiments.classic import CLASSIC
 from hasp_models.experiments.graph_baselines import GRAPH_BASELINES
 from hasp_models.experiments.graph_models import QUICK
 from hasp_models.experiments.method import Fitted, Method, Settings
-from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_SPACE, fit_semantic
+from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_FEW_LINKS, SEMANTIC_SPACE, fit_semantic
 
 __all__ = ["METHODS", "choose"]
 
@@ -19,9 +19,8 @@ def _ours(name: str, kg: bool) -> Method:
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
 
-    return Method(
-        name, "ours", run, SEMANTIC_SPACE, SEMANTIC, quick={**QUICK, "epochs": 20, "every": 10, "queries": 256, "kg_epochs": 10}
-    )
+    quick = {**QUICK, "epochs": 20, "every": 10, "queries": 256, "kg_epochs": 10, "num_parts": 1, "parts_per_step": None}
+    return Method(name, "ours", run, SEMANTIC_SPACE, SEMANTIC, quick, starts=[SEMANTIC_FEW_LINKS])
 
 
 _OURS = (_ours("semantic_no_kg", False), _ours("semantic_gnn", True))

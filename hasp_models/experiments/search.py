@@ -30,7 +30,7 @@ def space_of(method: Method, quick: bool = False) -> dict[str, tuple[Any, ...]]:
 
 
 def draws(method: Method, trials: int, *, quick: bool = False, seed: int = 0) -> list[Settings]:
-    """The settings of each trial, all different, the defaults first. A longer list begins with the shorter one.
+    """The settings of each trial, all different, the method's own starts first. A longer list begins with the shorter one.
 
     Raises:
         HaspError: ``trials`` is below 1.
@@ -40,8 +40,9 @@ def draws(method: Method, trials: int, *, quick: bool = False, seed: int = 0) ->
     space = space_of(method, quick)
     most = math.prod(len(values) for values in space.values())
     base = method.settings(quick=quick)
-    outside = any(base[k] not in space[k] for k in space)
-    found, seen, turn = [base], {digest(base)}, 0
+    found = list({digest(s): s for s in method.first(quick=quick)}.values())[:trials]
+    outside = sum(s != {**base, **{k: s[k] for k in space}} or any(s[k] not in space[k] for k in space) for s in found)
+    seen, turn = {digest(s) for s in found}, 0
     while len(found) < min(trials, most + outside):
         chosen = {k: _pick(values, seed, method.name, k, turn) for k, values in space.items()}
         turn += 1

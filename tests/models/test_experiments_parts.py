@@ -188,10 +188,12 @@ def test_draws_start_with_the_defaults_differ_and_continue(name: str) -> None:
     method = METHODS[name]
     few, many = searching.draws(method, 5), searching.draws(method, 20)
     assert many[: len(few)] == few and few[0] == method.settings()
+    starts = method.first()
+    assert many[: len(starts)] == starts and len(starts) == 1 + len(method.starts)
     assert len({digest(s) for s in many}) == len(many)
     combinations = int(np.prod([len(v) for v in method.space.values()]))
-    assert len(many) == min(20, combinations)
-    assert all(s[k] in v for s in many for k, v in method.space.items())
+    assert len(many) == min(20, combinations + len(method.starts))
+    assert all(s[k] in v for s in many if s not in starts[1:] for k, v in method.space.items())
 
 
 def scorer_of(benchmark: Benchmark, good: float) -> FixedScorer:
