@@ -301,6 +301,23 @@ MUTATIONS = [
         "margin", "hasp_models/margin.py", "& (rank < np.ceil(self.band[1] * reached))", "",
         "tests/models/test_pinsage.py::test_the_curriculum_adds_one_hard_negative_per_epoch",
     ),
+    Mutation(
+        "targets", "hasp_models/exact.py", " | (np.diff(self.links.indptr) > 0)", "",
+        "tests/models/test_exact.py::test_the_formula",
+    ),
+    Mutation(
+        "targets", "hasp_models/target_softmax.py", ".mul_(mass).sub_(q)", ".sub_(q)",
+        "tests/models/test_target_softmax.py::test_the_formula_and_its_gradient",
+    ),
+    Mutation(
+        "targets", "hasp_models/neighbor_softmax.py", "torch.where(total[start:stop] > 0, self.trust, 1.0)",
+        "torch.full_like(total[start:stop], self.trust)",
+        "tests/models/test_neighbor_softmax.py::test_the_formula_with_exact_similarities",
+    ),
+    Mutation(
+        "schedule", "hasp_models/train.py", "run.step, epochs * loader.steps_per_epoch", "run.step, loader.steps_per_epoch",
+        "tests/models/test_train.py::test_a_cosine_of_lr_depends_on_the_step_alone",
+    ),
 ]  # fmt: skip
 
 

@@ -49,6 +49,8 @@ LOAD = {
     "parts_per_step": ["a", 1.5],
     "prefetch": ["a", None, 1.5],
     "transform": [3],
+    "shuffle": ["a", 3],
+    "halo": ["a", 3, None],
     "input_nodes": [3, ("title", "a"), ("title", torch.tensor([0.5]))],
 }
 
@@ -57,6 +59,12 @@ LOAD = {
 def test_a_loader_names_a_setting_of_a_wrong_kind(parts, name, value):
     with pytest.raises(HaspError, match=name):
         HASPLoader(parts, **{name: value})
+
+
+def test_a_source_is_a_path():
+    for wrong in (3, None, ["a"]):
+        with pytest.raises(HaspError, match="a folder, a file or a URL; a HeteroData goes to HASPData itself"):
+            open_source(wrong)
 
 
 @pytest.mark.parametrize("rank, world_size", [("a", 2), (0, "a"), (0.5, 2), (True, 2)])

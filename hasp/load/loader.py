@@ -16,7 +16,7 @@ from torch_geometric.loader.mixin import AffinityMixin, LogMemoryMixin, Multithr
 from torch_geometric.loader.utils import infer_filter_per_worker
 from torch_geometric.sampler import NegativeSampling
 
-from hasp.config import whole
+from hasp.config import switch, whole
 from hasp.errors import HaspError
 from hasp.load.cache import HaloCache
 from hasp.load.halo import HaloCount, Halos
@@ -106,6 +106,8 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
         # Lightning makes loaders again from their attributes: each argument is kept under its name, and what DataLoader
         # would get twice is dropped.
         batch_size, seed, prefetch = whole("batch_size", batch_size), whole("seed", seed), whole("prefetch", prefetch)
+        shuffle = switch("shuffle", shuffle is not None and shuffle)
+        halo = halo if isinstance(halo, HaloCache) else switch("halo", halo)
         if transform is not None and not callable(transform):
             raise HaspError(f"transform is a function of a batch, got {transform!r:.80}; give one, or None")
         kwargs.pop("dataset", None)
@@ -121,7 +123,7 @@ class HASPLoader(DataLoader[Any], AffinityMixin, MultithreadingMixin, LogMemoryM
                 part_costs(self.store),
                 batch_size=batch_size,
                 parts_per_step=parts_per_step,
-                shuffle=bool(shuffle),
+                shuffle=shuffle,
                 seed=seed,
                 drop_last=bool(kwargs.get("drop_last", False)),
                 rank=rank,

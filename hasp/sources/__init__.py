@@ -34,6 +34,8 @@ def open_source(path: str | Path, *, kind: Kind = "auto", exclude: Collection[st
         HaspError: an unknown kind, or nothing that looks like a graph; the message says what was looked for.
         InvalidGraph: the graph breaks a rule.
     """
+    if not isinstance(path, (str, Path)):
+        raise HaspError(f"path={path!r:.80}: a folder, a file or a URL; a HeteroData goes to HASPData itself")
     if kind not in KINDS:
         raise HaspError(f"kind is one of {', '.join(KINDS)}, got {kind!r}; correct it")
     found = _recognise(path) if kind == "auto" else kind
