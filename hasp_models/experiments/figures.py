@@ -196,7 +196,7 @@ def _fig8_plan(context: Context) -> dict[str, dict[str, Any]]:
         with_parts = {**fixed, "num_parts": parts}
         plan[f"parts={parts}, {SCHEDULES[0]}"] = {**with_parts, "parts_per_step": None}
         plan[f"parts={parts}, {SCHEDULES[1]}"] = {**with_parts, "parts_per_step": 1}
-        few = {"parts_per_step": 1, "max_steps": epochs}
+        few = {"parts_per_step": 1, "max_steps": epochs, "epochs": -(-epochs // parts)}  # lr falls off over these steps
         plan[f"parts={parts}, {SCHEDULES[2]}"] = {**with_parts, **few}
         if parts > PARTS[0]:  # links between the parts of a batch come back, and so do negatives from other parts
             plan[f"parts={parts}, {SCHEDULES[3]}"] = {**with_parts, "parts_per_step": None, "merge": parts // 4}
