@@ -1,11 +1,16 @@
 """What all tests share: where the real graphs are, and a quiet, repeatable hypothesis."""
 
 import os
+import signal
 import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+# A shell that starts a suite in the background has it ignore interrupts, and all its children; tests send them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # PyG's own imports warn on some versions of torch; that is not ours to fail on.
 with warnings.catch_warnings():
