@@ -124,19 +124,22 @@ class NeighborSoftmax:
         said = None if self.exact is None else self.exact.against(ids)
 
         def some(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            first, last = (int(x) for x in torch.searchsorted(row, torch.tensor([start, stop], device=row.device)))
-            at = (row[first:last] - start, column[first:last])
-            q = share.new_zeros(stop - start, ids.numel()).index_put_(at, share[first:last], accumulate=True)
-            hidden = torch.zeros_like(q, dtype=torch.bool)
-            if self.targets != "all":  # links that carry messages are no wrong answers
-                hidden.index_put_(at, torch.ones_like(told[first:last]))
-                shown = told[first:last]
-                hidden[at[0][shown], at[1][shown]] = False
+            hidden = torch.zeros(stop - start, ids.numel(), dtype=torch.bool, device=ids.device)
+            known = None
             if said is not None:
                 known = said(ids[chosen[start:stop]]).div_(self.temperature)
                 known = known.scatter_(1, chosen[start:stop, None], -torch.inf).softmax(1)
+                if self.trust == 1:  # nothing is asked of the links
+                    return known, hidden
+            first, last = (int(x) for x in torch.searchsorted(row, torch.tensor([start, stop], device=row.device)))
+            at, shown = (row[first:last] - start, column[first:last]), told[first:last]
+            q = share.new_zeros(hidden.shape).index_put_(at, share[first:last], accumulate=True)
+            if self.targets != "all":  # links that carry messages are no wrong answers
+                hidden.index_put_(at, torch.ones_like(shown))
+                hidden[at[0][shown], at[1][shown]] = False
+            if known is not None:
                 trust = torch.where(total[start:stop] > 0, self.trust, 1.0)[:, None]
-                q = known.mul_(trust) if self.trust == 1 else q.mul_(1 - trust).add_(known.mul_(trust))
+                q = q.mul_(1 - trust).add_(known.mul_(trust))
             return q, hidden
 
         return some
