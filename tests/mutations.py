@@ -286,10 +286,6 @@ MUTATIONS = [
         "tests/models/test_pinsage.py::test_links_are_undirected_and_counted_once",
     ),
     Mutation(
-        "importance", "hasp_models/importance.py", "key, stop = subkey(walks.seed, word(\"walks\"))",
-        "key, stop = subkey(0, word(\"walks\"))", "tests/models/test_pinsage.py::test_neighborhoods",
-    ),
-    Mutation(
         "margin", "hasp_models/margin.py", "return min(epoch // self.every, self.hard)", "return self.hard",
         "tests/models/test_pinsage.py::test_the_curriculum_adds_one_hard_negative_per_epoch",
     ),

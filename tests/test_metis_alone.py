@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -29,14 +30,26 @@ def task(nodes: int = 2000, seed: int = 7) -> Task:
     return Task(indptr.astype(np.int64), both[:, 1].astype(np.int64), 8, seed=3)
 
 
+rand = ctypes.CDLL(None).rand
+rand.argtypes, rand.restype = [], ctypes.c_int
+
+
+@numba.njit(nogil=True)
+def draws(count: int) -> None:
+    """Without the GIL, which METIS holds: a thread of Python's would draw once in a while."""
+    for _ in range(count):
+        rand()
+
+
 @contextmanager
 def somebody_draws() -> Iterator[None]:
     """A thread that draws from ``rand`` all the time."""
-    rand, done = ctypes.CDLL(None).rand, threading.Event()
+    done = threading.Event()
+    draws(1)  # compiled
 
     def draw() -> None:
         while not done.is_set():
-            rand()
+            draws(3_000_000)  # longer than a cut
 
     thread = threading.Thread(target=draw)
     thread.start()
