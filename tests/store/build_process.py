@@ -6,6 +6,7 @@ build behind.
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -14,7 +15,20 @@ from pathlib import Path
 KILLS = 6  # of each run, at most: some builds are quicker
 
 
-def start(arguments: list[str]) -> int:
+def slow_down() -> None:
+    """Make every sync of a file 5 ms longer: a watcher that had to wait for its core must not find all of them written."""
+    from hasp.store.disk import Disk
+
+    sync = Disk.sync
+
+    def slowly(self: Disk, handle: int) -> None:
+        time.sleep(5e-3)
+        sync(self, handle)
+
+    Disk.sync = slowly  # type: ignore[method-assign]
+
+
+def start(arguments: list[str], slow: bool = False) -> int:
     """Fork one ``hasp``; its process id."""
     child = os.fork()
     if child == 0:
@@ -23,6 +37,8 @@ def start(arguments: list[str]) -> int:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
+            if slow:
+                slow_down()
             from hasp.cli import app
 
             app(arguments, standalone_mode=False)
@@ -49,7 +65,9 @@ def main(root: Path, runs: int, source: str, parts: str) -> None:
     for run in range(runs):
         out, draw, kills, unfinished = root / str(run), random.Random(run), 0, 0
         for moment in range(KILLS + 1):
-            child = start(command(out))
+            if moment < KILLS and (out / "manifest.json").exists():  # it ended before the last blow: begin anew
+                shutil.rmtree(out)
+            child = start(command(out), slow=KILLS // 2 <= moment < KILLS)
             status: int | None = None
             if moment < KILLS // 2:  # at any time at all
                 time.sleep(whole * draw.random())
