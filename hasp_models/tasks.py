@@ -45,9 +45,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "content": 0.26, "cold": 0.2, "trust": 0.0, "exact_content": 0.3,
     },
     "infonce": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 0.1, "disjoint": 0.5, "free": False, "dropout": 0.5},
-    "paper": {"lr": 0.01, "dim": 64, "layers": 2, "temperature": 1.0, "disjoint": 0.5, "free": False, "dropout": 0.5},
+    "paper": {"lr": 0.01, "dim": 64, "layers": 2, "disjoint": 0.5, "free": False, "dropout": 0.5},
 }  # fmt: skip
-"""Objective -> the settings of ``hasp-models train`` that are not given."""
+"""Objective -> the settings of ``hasp-models train`` that it has, and what they are where they are not given."""
 
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
@@ -150,11 +150,9 @@ def train_run(
         checkpoint_steps: likewise; with 1, a rank that is killed costs one step.
         quiet: no bar.
     """
-    if objective not in DEFAULTS:
-        raise HaspError(f"objective is one of {list(DEFAULTS)}, got {objective!r}; choose one")
-    given = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
-    given |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
-    chosen = DEFAULTS[objective] | {k: v for k, v in given.items() if v is not None}
+    settings = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
+    settings |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
+    chosen = _chosen(objective, {k: v for k, v in settings.items() if v is not None})
     edge_type = _link_type(parts, eel, merge)
     made = _made(parts, objective, edge_type, chosen, None if concepts is None else KGEmbedding.load(concepts), seed)
     asks = objective != "neighbors"
@@ -191,17 +189,31 @@ def train_run(
         progress=not quiet,
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        settings = {"objective": repr(made.objective), "epochs": epochs, "seed": seed, "merge": merge, **chosen}
+        used = {"objective": repr(made.objective), "epochs": epochs, "seed": seed, "merge": merge, **chosen}
         inputs = {"concepts": None if concepts is None else _input(concepts)}
         inputs["truth"] = None if truth is None else {"kind": "file", "id": Disk().hash(truth)}
         log = EventLog(out)
         try:
-            save_run(out, made.model, made.options, parts, settings, made.tiers, inputs)
+            save_run(out, made.model, made.options, parts, used, made.tiers, inputs)
         except HaspError as error:
             log.fail(error)
             raise
         log("saved", epoch=run.epoch, step=run.step)
     return run
+
+
+def _chosen(objective: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All settings of an objective. Raises :class:`HaspError` for one that would be ignored."""
+    if objective not in DEFAULTS:
+        raise HaspError(f"objective is one of {list(DEFAULTS)}, got {objective!r}; choose one")
+    for name in given:
+        if name not in DEFAULTS[objective]:
+            having = [o for o, settings in DEFAULTS.items() if name in settings]
+            raise HaspError(f"{name} is a setting of {' and '.join(having)}, got objective={objective!r}; leave it out")
+    chosen = DEFAULTS[objective] | given
+    if "exact_content" in given and not chosen["trust"]:
+        raise HaspError(f"exact_content is about exact similarities, got {given['exact_content']} with trust=0; give trust, too")
+    return chosen
 
 
 def _input(folder: Path) -> dict[str, str]:

@@ -100,6 +100,10 @@ def test_exact_similarities_are_told_to_the_model(work: Path, tmp_path: Path) ->
     assert any(not torch.equal(told[k], other[k]) for k in told)
     assert "trust lies in (0, 1]" in bad(*options, tmp_path / "wrong", "--trust", 2)
     assert "schedule is 'constant' or 'cosine'" in bad(*options, tmp_path / "wrong", "--schedule", "linear")
+    assert "with trust=0; give trust" in bad(*options, tmp_path / "wrong", "--exact-content", 2)
+    for name in ("trust", "content", "cold"):
+        other = bad(*options, tmp_path / "wrong", "--objective", "infonce", f"--{name}", 0.5)
+        assert f"{name} is a setting of neighbors, got objective='infonce'; leave it out" in other
     assert not (tmp_path / "wrong").exists()
 
 
