@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.billion_table import README_ROWS, add, empty, finish, planned
+from bench.billion_table import add, empty, finish, for_readme, planned
 from bench.measure import disk_bandwidth
 from bench.watch import Watched, watch
 
-__all__ = ["README_ROWS", "Sizes", "build", "finish", "generate", "main", "measure", "train", "verify"]
+__all__ = ["Sizes", "build", "finish", "for_readme", "generate", "main", "measure", "train", "verify"]
 
 
 Ints = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Any
 from bench.table import Table
 from bench.watch import Watched
 
-__all__ = ["README_ROWS", "WHOLE", "add", "empty", "finish", "planned"]
+__all__ = ["WHOLE", "add", "empty", "finish", "for_readme", "planned"]
 
 WHOLE = "build, all of it"
 _MEMORY = ("own memory [MB]", "resident [MB]", "read [MB]", "written [MB]")
@@ -20,7 +20,7 @@ _NOTE = (
 _LATER = "The floors of 1,000,000,000 edges use speeds that were measured later, on the same machine."
 
 
-def README_ROWS(row: dict[str, Any]) -> bool:
+def for_readme(row: dict[str, Any]) -> bool:
     """The README shows the largest graph, and of the smaller ones the whole build."""
     return bool(row["edges"] >= 10**9 or row["stage"] == WHOLE)
 

@@ -25,7 +25,7 @@ from bench.partition_graphs import csr_of
 from bench.table import Table
 from hasp.report import DEGREE_GROUPS
 
-__all__ = ["BACKENDS", "EXTRAS", "README_ROWS", "SIZES", "compare", "empty", "finish", "measure", "picture", "run", "warm"]
+__all__ = ["BACKENDS", "EXTRAS", "SIZES", "compare", "empty", "finish", "for_readme", "measure", "picture", "run", "warm"]
 
 BOUNDS = ((1, 3), (4, 6), (7, None))  # of DEGREE_GROUPS
 BACKENDS = ("metis", "metis32", "kaminpar", "multilevel", "stream", "hash")
@@ -102,7 +102,7 @@ def installed(backend: str) -> bool:
     return backend not in EXTRAS or any(metadata.distributions(name=EXTRAS[backend]))
 
 
-def README_ROWS(row: dict[str, Any]) -> bool:
+def for_readme(row: dict[str, Any]) -> bool:
     """The table shows the larger number of parts, the picture both."""
     return bool(row["parts"] == SIZES["full"][1][-1])
 

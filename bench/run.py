@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ BENCHES = (
 )
 BY_HAND = ("samplers", "billion")
 """Names of tables that have a history, but no name of their own to be run by: the loader's second one; the large run."""
-DRAWN = ("scaling",)
-"""Drawn from another bench's history."""
+DRAWN = ("scaling", "summary")
+"""Drawn from other benches' histories."""
 MODULES = {"samplers": "loader"}
 ROOT = HERE.parent
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.size == "full" and not given.no_readme:  # as --last would: not every row is for readers
             show([last(given.results, table.name) or table for table in tables if table.name != "demo"])
             show([table for table in tables if table.name == "demo"])
+            show([found for found in [last(given.results, "summary")] if found is not None])
     return 0
 
 
@@ -160,11 +162,13 @@ def write_tables(path: Path, tables: Mapping[str, str]) -> list[str]:
 def last(folder: Path, name: str) -> Table | None:
     """The newest full result in a bench's history, as it was measured; ``None``: there is none.
 
-    A bench may say which rows are for readers (``README_ROWS``), and bring an old table to today's columns (``finish``); the
+    A bench may say which rows are for readers (``for_readme``), and bring an old table to today's columns (``finish``); the
     history keeps all as it was.
     """
-    from bench import scaling
+    from bench import scaling, summary
 
+    if name == "summary":
+        return summary.table(partial(last, folder))
     module = importlib.import_module(f"bench.{MODULES.get(name, name)}")
     if name in ("billion", "scaling"):
         entry = scaling.newest(folder)
@@ -183,7 +187,7 @@ def last(folder: Path, name: str) -> Table | None:
     columns = entry.get("columns") or [k for k, v in rows[0].items() if not isinstance(v, (list, dict)) and "_" not in k]
     table = Table(name, entry["title"], columns, rows, entry["notes"], getattr(module, "BESIDE", ()))
     getattr(module, "finish", lambda _: None)(table)
-    table.rows = [row for row in table.rows if getattr(module, "README_ROWS", lambda _: True)(row)]
+    table.rows = [row for row in table.rows if getattr(module, "for_readme", lambda _: True)(row)]
     return table
 
 

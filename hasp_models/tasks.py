@@ -212,7 +212,9 @@ def _chosen(objective: str, given: dict[str, Any]) -> dict[str, Any]:
             raise HaspError(f"{name} is a setting of {' and '.join(having)}, got objective={objective!r}; leave it out")
     chosen = DEFAULTS[objective] | given
     if "exact_content" in given and not chosen["trust"]:
-        raise HaspError(f"exact_content is about exact similarities, got {given['exact_content']} with trust=0; give trust, too")
+        raise HaspError(
+            f"exact_content is about exact similarities, got {given['exact_content']} with trust=0; give trust, too"
+        )
     return chosen
 
 

@@ -80,10 +80,11 @@ class Clock:
             f"{what}; {trials} trials and {fits} fits are left, about {words(self.remaining())} (measured on this machine)"
         )
 
-    def done(self, name: str, seconds: float, label: str) -> None:
-        """One trial or fit of a method has ended."""
+    def done(self, name: str, seconds: float, label: str, fitted: bool = True) -> None:
+        """One trial or fit of a method has ended; ``fitted=False``: it was at hand, which tells nothing of the next."""
         self.left[name] = max(0, self.left[name] - 1)
-        self.measured.setdefault(name, []).append(seconds)
+        if fitted:
+            self.measured.setdefault(name, []).append(seconds)
         if self.say is not None:
             self.say(f"{label}: {words(seconds)}; {self.total} left, about {words(self.remaining())}")
 

@@ -70,6 +70,15 @@ class Context:
     _benchmark: tuple[int, Benchmark] | None = None
     _inductive: tuple[int, Inductive] | None = None
     _fitted: tuple[str, Fitted, float] | None = None
+    _trials: dict[str, tuple[str, Fitted, float]] = field(default_factory=dict)
+
+    def keep(self, method: str, settings: Settings, fitted: Fitted, seconds: float) -> None:
+        """Keep the fit of a method's best trial so far: the first job of every table is that very fit."""
+        self._trials[method] = (_key(Job("", method, 0, 0, settings)), fitted, seconds)
+
+    def ready(self, job: Job) -> bool:
+        """Whether a job needs no fit: :func:`fit_job` has it at hand."""
+        return _key(job) in [kept[0] for kept in (self._fitted, self._trials.get(job.method)) if kept is not None]
 
     def benchmark(self, split: int) -> Benchmark:
         """The benchmark of a split; the last one asked for is kept."""
@@ -155,16 +164,19 @@ class Experiment:
 
 
 def fit_job(context: Context, job: Job, benchmark: Benchmark | None = None) -> tuple[Fitted, float]:
-    """The fitted method of a job and the seconds that took. The last one is kept: two experiments on one model fit it once.
+    """The fitted method of a job and the seconds that took.
+
+    The last one is kept, so that two experiments on one model fit it once, and so is the best trial of a search of this run.
 
     Args:
         context: the run.
         job: whose method, settings and seed.
         benchmark: ``None``: that of the job's split.
     """
-    own = benchmark is None
-    key = digest([job.method, job.split, job.seed, job.settings])
-    if own and context._fitted is not None and context._fitted[0] == key:
+    own, key = benchmark is None, _key(job)
+    if own and context.ready(job):
+        if context._fitted is None or context._fitted[0] != key:
+            context._fitted = context._trials.pop(job.method)
         return context._fitted[1], context._fitted[2]
     begin = time.perf_counter()
     fitted = METHODS[job.method].run(benchmark or context.benchmark(job.split), dict(job.settings), job.seed, context.quiet)
@@ -172,3 +184,8 @@ def fit_job(context: Context, job: Job, benchmark: Benchmark | None = None) -> t
     if own:
         context._fitted = (key, fitted, seconds)
     return fitted, seconds
+
+
+def _key(job: Job) -> str:
+    """Equal for equal fits."""
+    return digest([job.method, job.split, job.seed, job.settings])

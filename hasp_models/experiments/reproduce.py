@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,10 @@ def _run(context: Context, experiments: Sequence[Experiment], quiet: bool) -> No
     queue = sorted(jobs.values(), key=lambda x: (x[0].split, x[0].seed, order.index(x[0].method), turn[x[1].name]))
     for job, experiment in queue:
         if not context.store.has(job):
-            begin = time.perf_counter()
+            begin, fitted = time.perf_counter(), not context.ready(job)
             outcome: Outcome = experiment.run(context, job)
             context.store.put(job, outcome)
-            clock.done(job.method, time.perf_counter() - begin, _label(job))
+            clock.done(job.method, time.perf_counter() - begin, _label(job), fitted)
 
 
 def _search(context: Context, method: Method, clock: Clock) -> dict[str, Any]:
@@ -152,7 +153,14 @@ def _search(context: Context, method: Method, clock: Clock) -> dict[str, Any]:
     if not searching.todo(method, context.store, size.trials, quick=size.quick):
         return searching.best(method, rows, size.trials, quick=size.quick)
     return searching.search(
-        method, context.benchmark(0), context.store, size.trials, quick=size.quick, quiet=context.quiet, done=done
+        method,
+        context.benchmark(0),
+        context.store,
+        size.trials,
+        quick=size.quick,
+        quiet=context.quiet,
+        done=done,
+        keep=partial(context.keep, method.name),
     )
 
 

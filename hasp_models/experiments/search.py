@@ -18,7 +18,7 @@ from hasp.errors import HaspError
 from hasp.rng import hash64, subkey, word
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.judge import validation_score
-from hasp_models.experiments.method import Method, Settings, digest
+from hasp_models.experiments.method import Fitted, Method, Settings, digest
 from hasp_models.experiments.store import Store
 
 __all__ = ["best", "draws", "search", "space_of", "todo"]
@@ -73,6 +73,7 @@ def search(
     quick: bool = False,
     quiet: bool = True,
     done: Callable[[float], None] | None = None,
+    keep: Callable[[Settings, Fitted, float], None] | None = None,
 ) -> Settings:
     """Run what is left of a method's trials and give the best settings.
 
@@ -84,6 +85,7 @@ def search(
         quick: see :meth:`Method.settings`.
         quiet: no bar.
         done: called after each trial with its seconds.
+        keep: called with the settings, the fit and the seconds of each trial that is better than all before it.
 
     Raises:
         HaspError: no trial succeeded.
@@ -92,9 +94,13 @@ def search(
     for settings in todo(method, store, trials, quick=quick):
         begin = time.perf_counter()
         row: dict[str, Any] = {"trial": len(rows), "key": digest(settings), "settings": settings}
+        before = max((r["validation"] for r in rows if r.get("validation") is not None), default=-math.inf)
         try:
             fitted = method.run(benchmark, settings, 0, quiet)
+            seconds = time.perf_counter() - begin if fitted.seconds is None else fitted.seconds
             row |= {"validation": validation_score(benchmark, fitted.scorer), "epochs": fitted.epochs}
+            if keep is not None and row["validation"] > before:
+                keep(settings, fitted, seconds)
         except HaspError as error:  # such as a loss that is not finite: a bad choice, not the end of the search
             row |= {"validation": None, "error": str(error)}
         row["seconds"] = round(time.perf_counter() - begin, 3)

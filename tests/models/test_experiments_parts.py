@@ -228,6 +228,19 @@ def test_a_search_goes_on_logs_failures_and_takes_the_best(tmp_path: Path, bench
     assert best["x"] == max(scores, key=lambda x: scores[x]) and not searching.todo(method, store, 20)
 
 
+def test_a_search_hands_on_each_fit_that_is_better_than_all_before(tmp_path: Path, benchmark: Benchmark) -> None:
+    method = Method("made", "content", lambda some, s, *_: Fitted(scorer_of(some, s["x"])), {"x": tuple(range(9))}, {"x": 0})
+    kept: list[tuple[Any, Any]] = []
+    best = searching.search(method, benchmark, Store(tmp_path), 9, keep=lambda s, f, _: kept.append((s, f)))
+    so_far, expected = -1.0, []
+    for row in Store(tmp_path).trials("made"):
+        if row["validation"] > so_far:
+            so_far = row["validation"]
+            expected.append(row["settings"])
+    assert [s for s, _ in kept] == expected and kept[-1][0] == best and len(expected) > 1
+    assert validation_score(benchmark, kept[-1][1].scorer) == so_far
+
+
 def test_a_method_of_which_no_trial_succeeds_is_named(tmp_path: Path, benchmark: Benchmark) -> None:
     def run(some: Benchmark, settings: Any, seed: int, quiet: bool) -> Fitted:
         raise HaspError("too small")
