@@ -162,7 +162,7 @@ def test_pages_do_not_pile_up(tmp_path):
         for _ in range(10):
             array[:] = 1
             own += 1
-        for _ in range(100):
+        for _ in range(1000):
             if memory.mapped_bytes() - scratch._floor <= (16 << 20):
                 break
             time.sleep(0.02)
