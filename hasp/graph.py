@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hasp.errors import HaspError, InvalidGraph
 from hasp.schema import EdgeType, edge_name
+from hasp.text import contents
 
 __all__ = ["Graph", "HaspWarning", "RowsOf", "row_blocks"]
 
@@ -54,6 +55,12 @@ class Graph:
     edge_attrs: Mapping[EdgeType, Mapping[str, Tensor]] = field(default_factory=dict)
     ids: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     names: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        own = {t: {k: v[t] for k, v in (("ids", self.ids), ("names", self.names)) if t in v} for t in self.num_nodes}
+        nodes = {t: (n, {**self.node_attrs.get(t, {}), **own[t]}) for t, n in self.num_nodes.items()}
+        edges = {e: (ends[0].numel(), self.edge_attrs.get(e, {})) for e, ends in self.edges.items()}
+        return contents("Graph", nodes, edges)
 
     @classmethod
     def from_hetero_data(cls, data: Any) -> Graph:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hasp.errors import CorruptPart
 from hasp.schema import EdgeType, edge_name, parse_edge_name
+from hasp.text import contents
 
 __all__ = ["CUT", "SAMPLED", "SHARED", "Edges", "Nodes", "Part", "id_dtype", "numpy_ids"]
 
@@ -104,6 +105,11 @@ class Part:
     part_id: int
     nodes: Mapping[str, Nodes]
     edges: Mapping[EdgeType, Edges]
+
+    def __repr__(self) -> str:
+        name = {SHARED: "shared", SAMPLED: "sampled", CUT: "cut"}.get(self.part_id, str(self.part_id))
+        nodes = {t: (v.num_nodes, v.attrs) for t, v in self.nodes.items()}
+        return contents(f"Part {name}", nodes, {e: (v.num_edges, v.attrs) for e, v in self.edges.items()})
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Name -> tensor, as stored. ``None`` fields are left out; nothing is copied."""

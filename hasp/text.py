@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["format_bytes", "table"]
+__all__ = ["contents", "format_bytes", "table"]
 
 
 def format_bytes(count: float) -> str:
@@ -26,3 +27,28 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
         cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         out.append("  ".join(cells).rstrip())
     return "\n".join(out)
+
+
+def contents(
+    head: str, nodes: Mapping[str, tuple[int, Mapping[str, Any]]], edges: Mapping[Any, tuple[int, Mapping[str, Any]]]
+) -> str:
+    """What a graph or a part holds, a line per type, for ``repr``: never a value, however large it is.
+
+    Args:
+        head: the first line.
+        nodes: node type -> how many, and name -> tensor or array of its rows.
+        edges: edge type -> likewise.
+    """
+    rows = [[str(t), f"{n:,}", "nodes", _attrs(attrs)] for t, (n, attrs) in nodes.items()]
+    rows += [[" ".join(e), f"{n:,}", "edges", _attrs(attrs)] for e, (n, attrs) in edges.items()]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)] if rows else [0, 0]
+    lines = [f"  {name:<{widths[0]}}  {count:>{widths[1]}} {what}  {attrs}".rstrip() for name, count, what, attrs in rows]
+    return "\n".join([head, *lines])
+
+
+def _attrs(attrs: Mapping[str, Any]) -> str:
+    words = []
+    for name, value in attrs.items():
+        shape = list(value.shape[1:])
+        words.append(f"{name} {str(value.dtype).removeprefix('torch.')}" + (f" {shape}" if shape else ""))
+    return ", ".join(words)

@@ -14,6 +14,25 @@ from hasp import Graph, HASPData, HaspError, HaspWarning, InvalidGraph, Schema
 LIKE = ("t", "like", "t")
 
 
+@given(cases())
+def test_repr_has_a_line_per_type_with_its_size_and_attributes_and_no_value(case):
+    graph = case.graph
+    whole = HASPData(graph, case.schema, num_parts=1, log=False).part(0)
+    for shown, nodes, edges in (
+        (graph, graph.node_attrs, graph.edge_attrs),
+        (whole, {t: v.attrs for t, v in whole.nodes.items()}, {e: v.attrs for e, v in whole.edges.items()}),
+    ):
+        head, *lines = repr(shown).split("\n")
+        assert head in ("Graph", "Part 0") and len(lines) == len(nodes) + len(edges)
+        for line, (key, attrs) in zip(lines, [*nodes.items(), *edges.items()], strict=True):
+            edge = isinstance(key, tuple)
+            count = graph.num_edges(key) if edge else graph.num_nodes[key]
+            assert (
+                line.startswith(f"  {' '.join(key) if edge else key} ") and f" {count:,} {'edges' if edge else 'nodes'}" in line
+            )
+            assert all(name in line for name in attrs) and "tensor(" not in line and len(line) < 400
+
+
 def hetero(edges=((0, 1), (1, 2)), count=3, **attrs):
     data = HeteroData()
     data["t"].num_nodes = count
