@@ -78,7 +78,7 @@ LINES = (
     Line(
         "samplers",
         "message edges per second, batches for link prediction (movies)",
-        "the fastest of PyG's samplers",
+        "the fastest of PyG's samplers (by torch-sparse)",
         {"by": "HASPLoader, 1 of 8 parts per batch"},
         "edges: times PyG's fastest",
     ),
