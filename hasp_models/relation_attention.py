@@ -13,7 +13,9 @@ moves one row instead of two.
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Activations by name. All have sigma(0) = 0, so that a node without neighbours keeps its vector."""
 
-_BACKENDS = ("auto", "numba", "torch")
+_BACKENDS = ("auto", "numba", "torch", "triton")
 
 
 def relation_attention(
@@ -70,15 +72,16 @@ def relation_attention(
         scale: ``None``: ``1 / sqrt(dk)``.
         backend: ``"numba"``: fused, CPU, float32 and float64 (halves are computed in float32), bitwise equal at any number
             of threads, differentiable once. ``"torch"``: any device, memory grows with edges times width, differentiable
-            twice. ``"auto"``: numba on the CPU, torch elsewhere.
+            twice. ``"triton"``: fused, CUDA, as numba is on the CPU, and with the same bits in every run; not yet timed on a
+            GPU. ``"auto"``: numba on the CPU, torch elsewhere.
         threads: of the fused backend; 0: as many as torch uses. Never changes the result.
 
     Returns:
         The attended messages ``[num_dst, H, dv]`` (zero for a row without edges) and the attention ``[E, H]`` in the
-        order of ``csr``; ``"numba"`` gives no gradient through the latter.
+        order of ``csr``; the fused backends give no gradient through the latter.
 
     Raises:
-        HaspError: an unknown backend, numba off the CPU, shapes or dtypes that do not fit.
+        HaspError: an unknown backend, one off its device, shapes or dtypes that do not fit.
     """
     _check_arguments(q, k, v, rel_k, rel_v, csr)
     heads = q.size(1)
@@ -88,10 +91,15 @@ def relation_attention(
     add = v.new_zeros((csr.num_relations, heads), dtype=kind) if bias is None else bias.to(kind)
     q_, k_, v_, rk_, rv_ = (None if t is None else t.to(kind) for t in (q, k, v, rel_k, rel_v))
     assert q_ is not None and v_ is not None and rv_ is not None
-    if resolve_backend(backend, v) == "numba":
+    chosen = resolve_backend(backend, v)
+    if chosen == "numba":
         from hasp_models.kernels import numba_csr
 
         out, alpha = numba_csr.relation_attention(q_, k_, v_, rk_, rv_, mul, add, csr, threads)
+    elif chosen == "triton":
+        from hasp_models.kernels import triton_csr
+
+        out, alpha = triton_csr.relation_attention(q_, k_, v_, rk_, rv_, mul, add, csr)
     else:
         from hasp_models.kernels import torch_csr
 
@@ -100,13 +108,26 @@ def relation_attention(
 
 
 def resolve_backend(backend: str, like: Tensor) -> str:
-    """``"numba"`` or ``"torch"`` for tensors like this one. Raises :class:`HaspError` for a name or device that is neither."""
+    """``"numba"``, ``"torch"`` or ``"triton"`` for tensors like this one.
+
+    Raises:
+        HaspError: another name, a backend that is not for this device, or Triton that is not installed.
+    """
     if backend not in _BACKENDS:
         raise HaspError(f"backend is one of {_BACKENDS}, got {backend!r}; 'auto' chooses by device")
+    device = like.device.type
     if backend == "auto":
-        return "numba" if like.device.type == "cpu" else "torch"
-    if backend == "numba" and like.device.type != "cpu":
+        return "numba" if device == "cpu" else "torch"
+    if backend == "numba" and device != "cpu":
         raise HaspError(f"the numba backend works on the CPU, got tensors on {like.device}; use backend='auto'")
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            raise HaspError(
+                "the triton backend needs Triton, which is not installed; pip install triton, or use backend='auto'"
+            )
+        # Triton's own switch for running kernels without a GPU, slowly: how they are tested.
+        if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise HaspError(f"the triton backend works on CUDA, got tensors on {like.device}; use backend='auto'")
     return backend
 
 

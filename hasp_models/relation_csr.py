@@ -221,11 +221,13 @@ class RelationCSR:
     @cached_property
     def rows(self) -> Rows:
         """Work units of the rows by destination (kept with this object, which its owner may drop)."""
-        return Rows.of(self.indptr.numpy())
+        return Rows.of(self.indptr.cpu().numpy())
 
     @cached_property
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """``(indptr int64 [num_src + 1], dst [E], edge int32 or int64 [E])``: rows by source; CPU only."""
+        """``(indptr int64 [num_src + 1], dst [E], edge int32 or int64 [E])``: by source, in the order of edges."""
+        if self.src.device.type != "cpu":
+            return _by_source(self)
         from hasp_models.kernels import sort
 
         t_indptr = torch.zeros(self.num_src + 1, dtype=torch.int64)
@@ -238,7 +240,7 @@ class RelationCSR:
     @cached_property
     def transposed_rows(self) -> Rows:
         """Work units of the rows by source."""
-        return Rows.of(self.transposed[0].numpy())
+        return Rows.of(self.transposed[0].cpu().numpy())
 
     @cached_property
     def row(self) -> Tensor:
@@ -258,6 +260,14 @@ class RelationCSR:
         back[self.perm] = values
         ptr = self.rel_ptr.tolist()
         return {r: back[ptr[i] : ptr[i + 1]] for i, r in enumerate(self.relations)}
+
+
+def _by_source(csr: RelationCSR) -> tuple[Tensor, Tensor, Tensor]:
+    """:attr:`RelationCSR.transposed` by torch, on any device."""
+    edge = csr.src.argsort(stable=True)
+    count = torch.bincount(csr.src, minlength=csr.num_src)
+    indptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return indptr, csr.row[edge].to(csr.src.dtype), edge.to(id_dtype(csr.num_edges))
 
 
 def _joined(given: Sequence[tuple[Tensor, Tensor] | Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, Phase, settings
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Triton's kernels run in its interpreter, without a GPU; it asks when it is first imported, which torch does where it likes.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # PyG's own imports warn on some versions of torch; that is not ours to fail on.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

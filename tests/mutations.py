@@ -282,6 +282,20 @@ MUTATIONS = [
         "tests/models/test_embed_by_parts.py::test_degrees_by_parts",
     ),
     Mutation(
+        "importance", "hasp_models/importance.py", "subkey(walks.seed, word(\"walks\"))", "subkey(0, word(\"walks\"))",
+        "tests/models/test_pinsage.py::test_the_kernel_equals_its_twin",
+    ),
+    Mutation(
+        "triton", "hasp_models/kernels/attention_triton.py", "total = total * shrink + tl.sum(p, 0)",
+        "total = total + tl.sum(p, 0)",
+        "tests/models/test_triton.py::test_float32_equals_the_cpu_kernel_at_any_width_and_keys_of_another",
+    ),
+    Mutation(
+        "triton", "hasp_models/kernels/triton_csr.py", "weight = total[cut.slot] * (top[cut.slot] - highest[at]).exp()",
+        "weight = total[cut.slot]",
+        "tests/models/test_triton.py::test_forward_and_every_gradient_equal_the_loops",
+    ),
+    Mutation(
         "importance", "hasp_models/importance.py", "proper = a != b", "proper = a == a",
         "tests/models/test_pinsage.py::test_links_are_undirected_and_counted_once",
     ),
@@ -358,6 +372,7 @@ def main(words: list[str]) -> int:
     surprises = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # as conftest does, before anything imports Triton
         for name in ("numba", "pymetis", "scipy.sparse", "torch_geometric.transforms"):
             importlib.import_module(name)
     if any(name.split(".")[0] == "hasp" for name in sys.modules):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_cases import flattened, inputs, layer_of, multigraphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,53 +18,6 @@ from hasp_models.kernels.reference import NaiveRelationAttention, attend_loops
 from hasp_models.relation_attention import ACTIVATIONS, RelationAttention, RelationCSR, relation_attention
 
 BACKENDS = ("numba", "torch")
-
-
-@st.composite
-def multigraphs(draw: Any) -> dict[str, Any]:
-    """A few nodes of two types, up to three relations with repeats, self-loops, parallel relations, a hub, or no edge."""
-    counts = {"title": draw(st.integers(1, 4)), "genre": draw(st.integers(0, 3))}
-    kinds = [("title", "like", "title"), ("genre", "of", "title"), ("title", "has", "genre"), ("genre", "by", "title")]
-    relations = draw(st.permutations(kinds))[: draw(st.integers(1, 4))]
-    edges = {}
-    for relation in relations:
-        m, n = counts[relation[0]], counts[relation[2]]
-        ends = st.tuples(st.integers(0, m - 1), st.integers(0, n - 1)) if m and n else st.nothing()
-        found = draw(st.lists(ends, max_size=6)) if m and n else []
-        if found and draw(st.booleans()):
-            found += [(i, found[0][1]) for i in range(m)] * 2  # a hub, every link twice
-        edges[relation] = torch.tensor(found, dtype=torch.int64).view(-1, 2).t()
-    heads = draw(st.sampled_from([1, 2]))
-    update = draw(st.sampled_from([None, ["title"]]))
-    seed = draw(st.integers(0, 99))
-    return {"counts": counts, "relations": relations, "edges": edges, "heads": heads, "update": update, "seed": seed}
-
-
-def layer_of(g: dict[str, Any], channels: int = 4, **options: Any) -> RelationAttention:
-    torch.manual_seed(g["seed"])
-    options = {"update": g["update"], "heads": g["heads"], **options}
-    layer = RelationAttention(channels, (list(g["counts"]), g["relations"]), relation_dim=3, **options).double()
-    for factor in (layer.beta, layer.log_prior):
-        if factor is not None:
-            torch.nn.init.normal_(factor)
-    return layer
-
-
-def inputs(g: dict[str, Any], channels: int = 4) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(g["seed"])
-    return {t: torch.randn(n, channels, generator=generator, dtype=torch.float64) for t, n in g["counts"].items()}
-
-
-def flattened(g: dict[str, Any]) -> tuple[list[tuple[int, int, int]], dict[str, int], int]:
-    """Triples over one list of nodes, written independently of RelationCSR: titles first, then genres."""
-    offset = {"title": 0, "genre": g["counts"]["title"]}
-    triples = []
-    for r, relation in enumerate(g["relations"]):
-        for s, d in g["edges"][relation].t().tolist():
-            if g["update"] is None or relation[2] in g["update"]:
-                triples.append((offset[relation[0]] + s, offset[relation[2]] + d, r))
-    num_dst = g["counts"]["title"] + (g["counts"]["genre"] if g["update"] is None else 0)
-    return triples, offset, num_dst
 
 
 @pytest.mark.parametrize("short", [False, True])
