@@ -1,4 +1,4 @@
-"""Relation attention, forward and backward: PyG's way, factorised torch, fused on 1 and 2 threads.
+"""Relation attention, forward and backward: PyG's way, factorised torch, fused on 1 and 2 threads; on a GPU where one is.
 
 Every way computes the same layer from the same weights (Eq. 3 without activation and residual, which cost the same
 everywhere) and its gradients; before anything is timed, results are compared. One warm-up each, then the ways take turns
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -47,9 +47,9 @@ def random_edges(nodes: int, edges: int, relations: int, seed: int = 0) -> tuple
     return torch.from_numpy(np.concatenate(src)), torch.from_numpy(np.concatenate(dst)), torch.from_numpy(rel_ptr)
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: str = "cpu") -> float:
     """Bytes per second of a large copy (read and write counted), best of five."""
-    a = torch.ones(1 << 26)
+    a = torch.ones(1 << 26, device=device)
     b = torch.empty_like(a)
     best = min(_seconds(lambda: b.copy_(a)) for _ in range(5))
     return 2 * a.numel() * 4 / best
@@ -67,21 +67,36 @@ def moved_bytes(nodes: int, edges: int, d: int) -> int:
 
 
 def _seconds(run: Callable[[], object]) -> float:
+    _wait()
     start = time.perf_counter()
     run()
+    _wait()
     return time.perf_counter() - start
 
 
-def ways(nodes: int, edges: int, relations: int, d: int) -> dict[str, Callable[[], list[Tensor]]]:
+def _wait() -> None:
+    """A GPU works on after a call has returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+CPU = {"fused, 1 thread": ("numba", 1), "fused, 2 threads": ("numba", 2)}
+GPU = {"fused by Triton": ("triton", 0)}
+"""Name of a fused way -> its backend and threads."""
+
+
+def ways(
+    nodes: int, edges: int, relations: int, d: int, fused: Mapping[str, tuple[str, int]] = CPU, device: str = "cpu"
+) -> dict[str, Callable[[], list[Tensor]]]:
     """Name -> a function that runs forward and backward and returns [out, dx, dw_q, dw_k, dw_v, dbeta, drelation]."""
     torch.manual_seed(0)
-    src, dst, rel_ptr = random_edges(nodes, edges, relations)
+    src, dst, rel_ptr = (t.to(device) for t in random_edges(nodes, edges, relations))
     csr = RelationCSR.from_edges(src, dst, rel_ptr, nodes, nodes)
     edge_index = torch.stack([csr.src.long(), csr.row])
     edge_type = csr.rel.long()
-    x = torch.randn(nodes, d, requires_grad=True)
-    grad = torch.randn(nodes, d)
-    naive = NaiveRelationAttention(d, relations)
+    x = torch.randn(nodes, d).to(device).requires_grad_()
+    grad = torch.randn(nodes, d).to(device)
+    naive = NaiveRelationAttention(d, relations).to(device)
     metadata = (["n"], [("n", f"r{i}", "n") for i in range(relations)])
 
     def step(forward: Callable[[], Tensor], params: list[Tensor]) -> Callable[[], list[Tensor]]:
@@ -92,14 +107,14 @@ def ways(nodes: int, edges: int, relations: int, d: int) -> dict[str, Callable[[
         return run
 
     def ours(backend: str, threads: int) -> Callable[[], list[Tensor]]:
-        layer = RelationAttention(d, metadata, backend=backend, threads=threads)
+        layer = RelationAttention(d, metadata, backend=backend, threads=threads).to(device)
         layer.load_state_dict(naive.state_dict())
         assert layer.beta is not None and layer.relation is not None
         params: list[Tensor] = [x, layer.w_q, layer.w_k, layer.w_v, layer.beta, layer.relation]
         return step(lambda: layer.attend(x, csr)[0], params)
 
     params = [x, naive.w_q, naive.w_k, naive.w_v, naive.beta, naive.relation]
-    transformer = TransformerConv(d, d, edge_dim=d, bias=False, root_weight=False)
+    transformer = TransformerConv(d, d, edge_dim=d, bias=False, root_weight=False).to(device)
     lins = (transformer.lin_query, transformer.lin_key, transformer.lin_value, transformer.lin_edge)
     return {
         "PyG's way": step(lambda: naive(x, edge_index, edge_type), params),
@@ -107,8 +122,7 @@ def ways(nodes: int, edges: int, relations: int, d: int) -> dict[str, Callable[[
             lambda: transformer(x, edge_index, naive.relation[edge_type]), [x, *(lin.weight for lin in lins)]
         ),
         "factorised torch": ours("torch", 0),
-        "fused, 1 thread": ours("numba", 1),
-        "fused, 2 threads": ours("numba", 2),
+        **{name: ours(*how) for name, how in fused.items()},
     }
 
 
@@ -129,9 +143,11 @@ def peaks(names: Iterable[str], nodes: int, edges: int, relations: int, d: int) 
     return {name: None if value is None else value / 1e6 for name, value in found.items()}
 
 
-def measure(nodes: int, edges: int, relations: int, d: int, repeats: int, bandwidth: float) -> list[dict[str, object]]:
+def measure(
+    nodes: int, edges: int, relations: int, d: int, repeats: int, bandwidth: float, device: str = "cpu"
+) -> list[dict[str, object]]:
     """Rows of the table for one width."""
-    runs = ways(nodes, edges, relations, d)
+    runs = ways(nodes, edges, relations, d, CPU if device == "cpu" else GPU, device)
     results = {name: run() for name, run in runs.items()}  # the warm-up: compiles, allocates
     want = results["PyG's way"]
     for name, got in results.items():
@@ -146,7 +162,7 @@ def measure(nodes: int, edges: int, relations: int, d: int, repeats: int, bandwi
             times[name].append(_seconds(run))
     torch.set_num_threads(min(2, cores()))
     base = times["PyG's way"]
-    held = peaks(runs, nodes, edges, relations, d) if edges > 100_000 else {}
+    held = peaks(runs, nodes, edges, relations, d) if edges > 100_000 and device == "cpu" else {}
     limit = moved_bytes(nodes, edges, d) / bandwidth
     return [
         {
@@ -194,4 +210,22 @@ def run(size: str = "full") -> list[Table]:
         f"the fused layer must move, at the measured copy bandwidth of {bandwidth / 1e9:.1f} GB/s. The CSR and its transpose "
         f"take {build_ms:.1f} ms, once per part. Peak: above the inputs, one thread, a process each."
     )
-    return [table]
+    return [table, _on_gpu(size)] if torch.cuda.is_available() else [table]
+
+
+def _on_gpu(size: str) -> Table:
+    """The same layer on the first CUDA device."""
+    nodes, edges, relations, widths, repeats = SIZES[size]
+    bandwidth = copy_bandwidth("cuda")
+    table = Table(
+        "relation_attention_gpu",
+        f"Relation attention (Eq. 3), forward and backward, {nodes:,} nodes, {edges:,} edges, {relations} relations, float32, "
+        f"on {torch.cuda.get_device_name()}",
+        ["d", "way", "ms", "times faster", "times the memory limit"],
+        notes=[f"Medians of {repeats} interleaved repeats. Copy bandwidth of the device: {bandwidth / 1e9:,.0f} GB/s."],
+        beside=BESIDE,
+    )
+    for d in widths:
+        for row in measure(nodes, edges, relations, d, repeats, bandwidth, "cuda"):
+            table.add(**row)
+    return table

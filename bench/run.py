@@ -49,11 +49,11 @@ BENCHES = (
     "pinsage",
     "demo",
 )
-BY_HAND = ("samplers", "billion")
-"""Names of tables that have a history, but no name of their own to be run by: the loader's second one; the large run."""
+BY_HAND = ("samplers", "relation_attention_gpu", "billion")
+"""Names of tables that have a history, but no name of their own to be run by: second ones of a bench; the large run."""
 DRAWN = ("scaling", "summary")
 """Drawn from other benches' histories."""
-MODULES = {"samplers": "loader"}
+MODULES = {"samplers": "loader", "relation_attention_gpu": "relation_attention"}
 ROOT = HERE.parent
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")

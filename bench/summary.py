@@ -109,17 +109,20 @@ LINES = (
 
 def table(last: Callable[[str], Table | None]) -> Table | None:
     """From the newest full result of each bench; ``None``: there is none. A bench without one has no line."""
-    found = Table("summary", "Beside what one would use instead", ("what", "beside", "times faster", "memory, of its"))
+    columns = ("what", "beside", "times faster", "memory, of its")
+    found, machines = Table("summary", "Beside what one would use instead", columns, beside=("times faster",)), []
     for line in LINES:
         measured = last(line.bench)
         if measured is not None:
             memory = None if line.memory is None else line.memory(measured.rows)
             numbers = {"times faster": float(_only(measured.rows, line.row)[line.faster]), "memory, of its": memory}
             found.add(what=line.what, beside=line.beside, **numbers)
+            machines += [note for note in measured.notes if note.startswith("Machine: ")]
     found.notes.append(
-        "Each is a line of a table in [bench/README.md](bench/README.md), with the sizes, the floors and the machine (two "
-        "cores, no GPU). A dash: the memory was not measured."
+        "Each is a line of a table in [bench/README.md](bench/README.md), which has the sizes and the floors. A dash: the "
+        "memory was not measured."
     )
+    found.notes += dict.fromkeys(machines)
     return found if found.rows else None
 
 

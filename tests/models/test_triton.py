@@ -145,3 +145,15 @@ def test_where_it_cannot_run_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(HaspError, match=r"Triton, which is not installed; pip install triton"):
         conv(*call)
+
+
+@needs_triton
+def test_the_bench_of_gpus_compares_the_same_layer() -> None:
+    """What a machine with a GPU would time, run by the interpreter: equal before anything is timed."""
+    from bench.relation_attention import GPU, ways
+
+    runs = ways(40, 120, 3, 4, GPU)
+    assert "fused by Triton" in runs and "fused, 1 thread" not in runs
+    want = runs["PyG's way"]()
+    for got, expected in zip(runs["fused by Triton"](), want, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
