@@ -22,6 +22,7 @@ __all__ = ["EmbeddingScorer", "FixedScorer", "Score", "Scorer", "rank", "select_
 
 Score = Literal["cosine", "dot", "l2"]
 Ids = npt.NDArray[np.int64]
+_TABLE_BYTES = 1 << 30  # of a float64 table that is kept, or of a block of one that is not
 _CHUNK_BYTES = 1 << 28  # of scores in one go: float64, so 3,300 queries at 10,000 entities, 388 at 86,537
 
 
@@ -39,6 +40,8 @@ class Scorer(Protocol):
 class EmbeddingScorer:
     """Scores by embeddings.
 
+    A table whose float64 copy would take more than 1 GiB stays as it is, and is looked at a block of rows at a time.
+
     Args:
         embeddings: ``[N, d]`` floats, one row per entity, on any device.
         score: ``"cosine"`` (a zero row scores 0 with everything), ``"dot"`` or ``"l2"`` (minus the squared distance).
@@ -51,26 +54,47 @@ class EmbeddingScorer:
         table = torch.as_tensor(embeddings).detach()
         if table.dim() != 2 or not table.is_floating_point():
             raise HaspError(f"embeddings are floats [N, d], got {table.dtype} {tuple(table.shape)}; reshape or cast them")
-        bad = int((~table.isfinite()).any(1).sum())
-        if bad:
-            raise HaspError(f"embeddings are finite, but {bad:,} rows hold NaN or inf; train again or drop these rows")
         if score not in ("cosine", "dot", "l2"):
             raise HaspError(f"score is cosine, dot or l2, got {score!r}; choose one of these")
-        self.num_items = table.size(0)
-        self.score = score
-        self.table = table.double()
-        if score == "cosine":
-            self.table = self.table / self.table.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        self.num_items, self.score, self._table = table.size(0), score, table
+        self._step = max(1, _TABLE_BYTES // max(8 * table.size(1), 1))
+        bad = sum(int((~table[low:high].isfinite()).any(1).sum()) for low, high in self._blocks())
+        if bad:
+            raise HaspError(f"embeddings are finite, but {bad:,} rows hold NaN or inf; train again or drop these rows")
+        self._kept = self._ready(table) if self.num_items <= self._step else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the table is."""
+        return self._table.device
+
+    def rows(self, ids: Ids | Tensor | None = None) -> Tensor:
+        """Rows as they are compared, float64 ``[n, d]``: of length 1 (or 0) for cosine. ``None``: all of them."""
+        if self._kept is not None:
+            return self._kept if ids is None else self._kept[torch.as_tensor(ids, device=self.device)]
+        return self._ready(self._table if ids is None else self._table[torch.as_tensor(ids, device=self.device)])
 
     def scores(self, queries: Ids) -> Tensor:
         """Float32 ``[len(queries), N]``."""
-        left = self.table[torch.as_tensor(queries, device=self.table.device)]
-        value = left @ self.table.T
+        left = self.rows(queries)
+        if self._kept is not None:
+            return self._against(left, self._kept)
+        return torch.cat([self._against(left, self._ready(self._table[low:high])) for low, high in self._blocks()], 1)
+
+    def _against(self, left: Tensor, right: Tensor) -> Tensor:
+        value = left @ right.T
         if self.score == "l2":
-            squares = (self.table**2).sum(1)
-            value = 2 * value - squares - (left**2).sum(1, keepdim=True)
+            value = 2 * value - (right**2).sum(1) - (left**2).sum(1, keepdim=True)
         # Adding 0 turns -0 into 0: the two are equal, but their bits are not.
         return (value.float() + 0.0).contiguous()
+
+    def _ready(self, rows: Tensor) -> Tensor:
+        wide = rows.double()
+        return wide / wide.norm(dim=1, keepdim=True).clamp_min(1e-30) if self.score == "cosine" else wide
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        for low in range(0, max(self.num_items, 1), self._step):
+            yield low, min(low + self._step, self.num_items)
 
 
 class FixedScorer:

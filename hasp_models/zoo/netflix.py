@@ -76,13 +76,14 @@ def given_vectors(benchmark: Benchmark, dim: int = 64, min_users: int = 20) -> G
 
     scorer = pure_svd(benchmark, dim=dim)
     assert isinstance(scorer, EmbeddingScorer)
-    if scorer.table.size(1) < dim:
-        raise HaspError(f"{benchmark.name} has {scorer.table.size(1)} singular vectors, got dim={dim}; lower it")
-    known = torch.from_numpy(benchmark.popularity >= min_users) & (scorer.table.norm(dim=1) > 0.5)
+    rows = scorer.rows()
+    if rows.size(1) < dim:
+        raise HaspError(f"{benchmark.name} has {rows.size(1)} singular vectors, got dim={dim}; lower it")
+    known = torch.from_numpy(benchmark.popularity >= min_users) & (rows.norm(dim=1) > 0.5)
     if not bool(known.any()):
         most = int(benchmark.popularity.max(initial=0))
         raise HaspError(f"no entity has min_users={min_users} graph users, the most are {most}; lower min_users")
-    return Given((scorer.table * known[:, None]).float(), known)
+    return Given((rows * known[:, None]).float(), known)
 
 
 class GivenSimilarity:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hasp.errors import HaspError
+from hasp_models.data import neighbors
 from hasp_models.data.csr import CSR
 from hasp_models.data.neighbors import EmbeddingScorer, Scorer, rank, select_top, top_k
 
@@ -113,3 +114,24 @@ def test_an_embedding_scorer_is_a_scorer():
     scorer = EmbeddingScorer(np.eye(3))
     assert isinstance(scorer, Scorer)
     assert rank(scorer, [2], 2)[0].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("score", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_a_table_too_large_to_copy_gives_the_same_ranks(score, rows, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randint(-3, 4, (20, 4), generator=generator).float()  # products without rounding, ties, and a row of zeros
+    table = torch.randn(20, 4, generator=generator) if score == "cosine" else exact
+    table[5] = 0
+    whole = EmbeddingScorer(table, score)
+    monkeypatch.setattr(neighbors, "_TABLE_BYTES", rows * 4 * 8)
+    by_blocks = EmbeddingScorer(table, score)
+    queries = np.array([0, 5, 19])
+    assert by_blocks._kept is None and torch.equal(whole.rows(), by_blocks.rows())
+    assert torch.equal(whole.rows(queries), by_blocks.rows(queries))
+    torch.testing.assert_close(whole.scores(queries), by_blocks.scores(queries), rtol=0, atol=1e-7 if score == "cosine" else 0)
+    for a, b in zip(rank(whole, queries, 5), rank(by_blocks, queries, 5), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    table[11, 2] = float("nan")
+    with pytest.raises(HaspError, match="1 rows hold NaN"):
+        EmbeddingScorer(table, score)
