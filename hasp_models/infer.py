@@ -28,7 +28,7 @@ __all__ = ["add_neighbors", "embed_all", "infer_layer"]
 
 
 @torch.no_grad()
-def embed_all(model: SemanticGNN, graph: Any, *, chunk: int = 1 << 16) -> dict[str, Tensor]:
+def embed_all(model: SemanticGNN, graph: Any, *, chunk: int = 1 << 16, free: bool = True) -> dict[str, Tensor]:
     """Embed every node of a graph, with all its edges.
 
     The result equals ``model.eval()(graph)`` for any ``chunk``, to rounding. New entities are rows like any other: put them,
@@ -38,6 +38,7 @@ def embed_all(model: SemanticGNN, graph: Any, *, chunk: int = 1 << 16) -> dict[s
         model: is put into eval mode and left in the mode it came in.
         graph: a :class:`hasp.Graph` or a ``HeteroData`` on the CPU; node ids are global ids.
         chunk: destination rows, and at most about 16 times as many edges, at a time.
+        free: ``False``: entities go without their free vectors, as if all were new.
 
     Returns:
         Node type -> ``[N, dim]``.
@@ -64,7 +65,8 @@ def embed_all(model: SemanticGNN, graph: Any, *, chunk: int = 1 << 16) -> dict[s
             for start in range(0, counts[node_type], chunk):
                 stop = min(start + chunk, counts[node_type])
                 ids = torch.arange(start, stop)
-                h[at + start : at + stop] = model.inputs(node_type, ids, None if x is None else x[start:stop])
+                cold = None if free else torch.ones(stop - start, dtype=torch.bool)
+                h[at + start : at + stop] = model.inputs(node_type, ids, None if x is None else x[start:stop], cold)
             at += counts[node_type]
         for layer in model.layers:
             infer_layer(layer, h, csr, model.relation, chunk)  # type: ignore[arg-type]

@@ -21,11 +21,13 @@ from hasp.store.disk import Disk
 from hasp.store.framing import chunks
 from hasp_models.checkpoint import load_tensors, read_json, write_json
 from hasp_models.data.csr import CSR
+from hasp_models.data.neighbors import EmbeddingScorer, Score, Scorer
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.origin import parts_input, stamp
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
+from hasp_models.views import TwoViews, concept_view
 
 __all__ = ["Embeddings", "graph_of", "load_run", "new_model", "open_graph", "save_run"]
 
@@ -193,6 +195,8 @@ class Embeddings:
         entity: its node type.
         eel: its link types.
         inputs: what they were made of (see :mod:`hasp_models.origin`).
+        alone: float32 ``[N, d]``, what concepts alone say (:func:`hasp_models.views.concept_view`), by which entities without a
+            link are asked for; ``None`` where the model was not trained for that, or the graph was embedded by parts.
     """
 
     vectors: Tensor
@@ -204,6 +208,13 @@ class Embeddings:
     entity: str
     eel: list[EdgeType]
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    alone: Tensor | None = None
+
+    def scorer(self, score: Score = "cosine") -> Scorer:
+        """Of all entities: by their vectors, those without a link by their concepts."""
+        if self.alone is None:
+            return EmbeddingScorer(self.vectors, score)
+        return TwoViews(self.vectors, self.alone, self.degree.numpy() > 0, score)
 
     @classmethod
     def of(cls, model: SemanticGNN, run: dict[str, Any], source: str) -> Embeddings:
@@ -215,7 +226,10 @@ class Embeddings:
         entity, eel = run["entity"], [parse_edge_name(e) for e in run["eel"]]
         seen = graph if tiers is None else tiers.apply(graph)
         edges = {e: ends for e, ends in seen.edges.items() if e in relations}
-        vectors = embed_all(model, dataclasses.replace(seen, edges=edges, edge_attrs={}))[entity]
+        seen = dataclasses.replace(seen, edges=edges, edge_attrs={})
+        vectors, alone = embed_all(model, seen)[entity], None
+        if str(run.get("settings", {}).get("objective", "")).startswith("NeighborSoftmax"):
+            alone = concept_view(model, seen, eel if tiers is None else tiers.types, entity)
         if not bool(vectors.isfinite().all()):
             raise HaspError(f"the embeddings of {source} are not finite; check the features for NaN")
         degree = torch.from_numpy(links_of(graph, entity, eel).counts)
@@ -223,13 +237,14 @@ class Embeddings:
         inputs = {"graph": {"kind": "graph", "id": fingerprint}}
         if "file" in run:
             inputs["run"] = {"kind": "run", "id": run["file"]["blake3"]}
-        return cls(vectors, degree, ids, graph.names.get(entity), fingerprint, source, entity, eel, inputs)
+        return cls(vectors, degree, ids, graph.names.get(entity), fingerprint, source, entity, eel, inputs, alone)
 
     def save(self, folder: Path) -> None:
         """Write ``embeddings.safetensors`` and, last, ``embeddings.json``."""
         disk = Disk()
         disk.make_folder(folder)
-        file = _save(folder / _VECTORS, {"vectors": self.vectors, "degree": self.degree}, disk)
+        tensors = {"vectors": self.vectors, "degree": self.degree} | ({} if self.alone is None else {"alone": self.alone})
+        file = _save(folder / _VECTORS, tensors, disk)
         meta = {
             "format_version": _VERSION,
             **stamp(**self.inputs),
@@ -260,7 +275,8 @@ class Embeddings:
         eel = [parse_edge_name(e) for e in meta["eel"]]
         where = (meta["fingerprint"], meta["source"], meta["entity"])
         _whole(folder / _VECTORS, meta)
-        return cls(tensors["vectors"], tensors["degree"], ids, names, *where, eel, meta.get("inputs", {}))
+        more = meta.get("inputs", {}), tensors.get("alone")
+        return cls(tensors["vectors"], tensors["degree"], ids, names, *where, eel, *more)
 
     def graph(self, source: str | None = None) -> Graph:
         """The graph that was embedded, read again.

@@ -19,7 +19,7 @@ from hasp.store.disk import Disk
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
-from hasp_models.data.neighbors import EmbeddingScorer, Score, rank
+from hasp_models.data.neighbors import Score, rank
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import EventLog
 from hasp_models.exact import ExactSimilarity
@@ -327,7 +327,7 @@ def evaluate_pairs(embeddings: Embeddings, truth: Truth, *, score: Score = "cosi
     """MAP and its companions on a truth, by group of degree (section 6.4)."""
     degree = embeddings.degree.numpy()
     groups = {"group0": degree <= 3, "group1": (degree > 3) & (degree <= 6), "group2": degree > 6, "cold": degree == 0}
-    return evaluate(embeddings.vectors, truth, method="SemanticGNN", score=score, groups=groups)
+    return evaluate(embeddings.scorer(score), truth, method="SemanticGNN", groups=groups)
 
 
 def similar(
@@ -336,7 +336,7 @@ def similar(
     """The ``k`` nearest entities of one, and what each has in common with it."""
     graph = embeddings.graph(source)
     row = embeddings.find(text)
-    ids, scores = rank(EmbeddingScorer(embeddings.vectors, score), [row], k)
+    ids, scores = rank(embeddings.scorer(score), [row], k)
     found = ids[0][ids[0] >= 0]
     answers = [
         {"id": embeddings.ids[i].item(), "name": embeddings.label(i), "score": round(float(s), 4), **why}

@@ -52,7 +52,9 @@ def _fig6_run(context: Context, job: Job) -> Outcome:
     results: dict[str, dict[str, Result]] = {}
     for mode, whole in (("cold", data.cold), ("warm", data.warm)):
         scorer: Scorer
-        if fitted.embed is not None:
+        if fitted.scorer_of is not None:
+            scorer = fitted.scorer_of(whole.graph)
+        elif fitted.embed is not None:
             scorer = EmbeddingScorer(fitted.embed(whole.graph))
         else:  # closed forms over concepts and links: the same formula, the settings chosen without the new entities
             scorer = method.run(whole, dict(job.settings), job.seed, context.quiet).scorer

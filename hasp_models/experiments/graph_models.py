@@ -23,7 +23,7 @@ from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.sources.reverse import add_reverse
 from hasp_models.data.benchmark import Benchmark
-from hasp_models.data.neighbors import EmbeddingScorer
+from hasp_models.data.neighbors import EmbeddingScorer, Scorer
 from hasp_models.experiments.judge import EveryFew
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.infer import embed_all
@@ -32,6 +32,7 @@ from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
 from hasp_models.train import Fit, fit
+from hasp_models.views import TwoViews, concept_view, linked
 from hasp_models.zoo.graph_model import GraphModel, embed
 
 __all__ = [
@@ -121,15 +122,22 @@ def fitted(
 ) -> Fitted:
     """A trained model as a :class:`Fitted`: cosine of the embeddings of the benchmark's whole graph.
 
-    Whatever graph it embeds later has its links put into the same tiers, if the model knows tiers.
+    Whatever graph it embeds later has its links put into the same tiers, if the model knows tiers. Such a model was trained
+    with entities made cold, and asks for those without a link by their concepts alone (:mod:`hasp_models.views`).
     """
 
     def of(graph: Graph) -> Tensor:
         return embed_entities(model, _prepared(graph, tiers), benchmark.entity)
 
-    scorer = EmbeddingScorer(of(benchmark.graph))
+    def scorer_of(graph: Graph) -> Scorer:
+        if tiers is None or not isinstance(model, SemanticGNN):
+            return EmbeddingScorer(of(graph))
+        seen, entity = _prepared(graph, tiers), benchmark.entity
+        alone = concept_view(model, seen, tiers.types, entity)
+        return TwoViews(embed_entities(model, seen, entity), alone, linked(seen, tiers.types, entity))
+
     more = {"steps": run.step, "best_epoch": run.best_epoch, **(notes or {})}
-    return Fitted(scorer, of, run.epoch, None, run.history, more)
+    return Fitted(scorer_of(benchmark.graph), of, run.epoch, None, run.history, more, scorer_of)
 
 
 def train_on_parts(

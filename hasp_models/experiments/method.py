@@ -32,6 +32,7 @@ class Fitted:
             are; to others the reverse types are added. ``None``: the method cannot.
         epochs: passes that training took; 0 for closed forms.
         seconds: of fitting, if the method measures it itself (such as without the validation).
+        scorer_of: a graph -> the scorer of its entities, where that is more than the cosine of ``embed``.
         history: a row per epoch, as :class:`hasp_models.train.Fit` keeps it.
         notes: anything worth keeping with the result; plain values.
     """
@@ -42,6 +43,7 @@ class Fitted:
     seconds: float | None = None
     history: Sequence[Mapping[str, Any]] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    scorer_of: Callable[[Graph], Scorer] | None = None
 
 
 @dataclass(frozen=True)
