@@ -19,6 +19,7 @@ from hasp_models.mapreduce import embed_parts
 from hasp_models.part_layers import cut_into
 from hasp_models.runs import Embeddings, load_run
 from hasp_models.tiers import Tiers
+from hasp_models.views import concept_view_of_parts, knows_cold
 
 __all__ = ["FOLDER", "embed_run", "link_degrees"]
 
@@ -58,8 +59,9 @@ def embed_run(
     inputs = {"graph": {"kind": "graph", "id": fingerprint}}
     if "file" in meta:
         inputs["run"] = {"kind": "run", "id": meta["file"]["blake3"]}
-    degree = link_degrees(parts, entity, eel)
-    return Embeddings(vectors, degree, ids, parts.names(entity), fingerprint, str(Path(source).resolve()), entity, eel, inputs)
+    degree, named = link_degrees(parts, entity, eel), (parts.names(entity), fingerprint, str(Path(source).resolve()))
+    alone = concept_view_of_parts(model, parts, entity) if knows_cold(meta) else None
+    return Embeddings(vectors, degree, ids, *named, entity, eel, inputs, alone)
 
 
 def link_degrees(parts: HASPData, entity: str, eel: Sequence[EdgeType]) -> Tensor:

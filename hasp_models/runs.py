@@ -27,7 +27,7 @@ from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.origin import parts_input, stamp
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
-from hasp_models.views import TwoViews, concept_view
+from hasp_models.views import TwoViews, concept_view, knows_cold
 
 __all__ = ["Embeddings", "graph_of", "load_run", "new_model", "open_graph", "save_run"]
 
@@ -196,7 +196,7 @@ class Embeddings:
         eel: its link types.
         inputs: what they were made of (see :mod:`hasp_models.origin`).
         alone: float32 ``[N, d]``, what concepts alone say (:func:`hasp_models.views.concept_view`), by which entities without a
-            link are asked for; ``None`` where the model was not trained for that, or the graph was embedded by parts.
+            link are asked for; ``None`` where the model was not trained for that.
     """
 
     vectors: Tensor
@@ -228,7 +228,7 @@ class Embeddings:
         edges = {e: ends for e, ends in seen.edges.items() if e in relations}
         seen = dataclasses.replace(seen, edges=edges, edge_attrs={})
         vectors, alone = embed_all(model, seen)[entity], None
-        if str(run.get("settings", {}).get("objective", "")).startswith("NeighborSoftmax"):
+        if knows_cold(run):
             alone = concept_view(model, seen, eel if tiers is None else tiers.types, entity)
         if not bool(vectors.isfinite().all()):
             raise HaspError(f"the embeddings of {source} are not finite; check the features for NaN")

@@ -8,7 +8,7 @@ concepts with everybody's concepts. On books, new entities with concepts alone f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hasp import HASPData
 from hasp.graph import Graph
 from hasp.schema import EdgeType
 from hasp_models.data.neighbors import EmbeddingScorer, Score
 from hasp_models.infer import embed_all
 from hasp_models.semantic_gnn import SemanticGNN
 
-__all__ = ["TwoViews", "concept_view", "linked"]
+__all__ = ["TwoViews", "concept_view", "concept_view_of_parts", "knows_cold", "linked"]
 
 
 def concept_view(model: SemanticGNN, graph: Graph, links: Sequence[EdgeType], entity: str) -> Tensor:
@@ -37,6 +38,27 @@ def concept_view(model: SemanticGNN, graph: Graph, links: Sequence[EdgeType], en
     """
     edges = {e: (ends[0][:0], ends[1][:0]) if e in links else ends for e, ends in graph.edges.items()}
     return embed_all(model, replace(graph, edges=edges, edge_attrs={}), free=False)[entity]
+
+
+def concept_view_of_parts(model: SemanticGNN, parts: HASPData, entity: str) -> Tensor | None:
+    """:func:`concept_view`, a part at a time: with one layer an entity hears its own concepts, and a part has all of them.
+
+    ``None`` with more layers: concepts then hear from the entities of all parts.
+    """
+    if len(model.layers) > 1:
+        return None
+    rows = []
+    for part in (parts[p] for p in range(parts.num_parts)):
+        counts = {t: int(part[t].num_nodes) for t in part.node_types}
+        edges = {e: tuple(part[e].edge_index) for e in part.edge_types if e in model.edge_types}
+        features = {t: {"x": part[t].x} for t in part.node_types if "x" in part[t]}
+        rows.append(concept_view(model, Graph(counts, edges, features), parts.roles.eel, entity))
+    return parts.scatter_back(entity, rows)
+
+
+def knows_cold(run: Mapping[str, Any]) -> bool:
+    """Whether a run (its ``run.json``) was trained with entities made cold: only such a model is asked by concepts alone."""
+    return str(run.get("settings", {}).get("objective", "")).startswith("NeighborSoftmax")
 
 
 def linked(graph: Graph, links: Sequence[EdgeType], entity: str) -> npt.NDArray[np.bool_]:

@@ -62,9 +62,14 @@ def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def same(a: Embeddings, b: Embeddings) -> None:
     torch.testing.assert_close(a.vectors, b.vectors, rtol=1e-5, atol=1e-6)
+    assert a.alone is not None and b.alone is not None
+    torch.testing.assert_close(a.alone, b.alone, rtol=1e-5, atol=1e-6)
     assert torch.equal(a.degree, b.degree) and a.ids.tolist() == b.ids.tolist()
     assert (a.names is None) == (b.names is None) and (a.names is None or b.names is None or list(a.names) == list(b.names))
-    left = [{k: v for k, v in dataclasses.asdict(e).items() if k not in ("vectors", "degree", "ids", "names")} for e in (a, b)]
+    left = [
+        {k: v for k, v in dataclasses.asdict(e).items() if k not in ("vectors", "alone", "degree", "ids", "names")}
+        for e in (a, b)
+    ]
     assert left[0] == left[1]
 
 

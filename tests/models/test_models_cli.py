@@ -18,6 +18,7 @@ from hasp.errors import HaspError
 from hasp.sources import open_source
 from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
+from hasp_models.data.neighbors import top_k
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.runs import Embeddings, load_run
@@ -68,6 +69,20 @@ def test_the_concepts_are_the_pretrained_ones(work: Path) -> None:
 def test_parts_and_source_give_the_same_embeddings(work: Path, tmp_path: Path) -> None:
     good("embed", work / "run", work / "parts", "--out", tmp_path)
     assert (tmp_path / "embeddings.safetensors").read_bytes() == (work / "emb" / "embeddings.safetensors").read_bytes()
+
+
+def test_a_title_without_a_link_is_asked_for_by_its_concepts(work: Path, tmp_path: Path) -> None:
+    made = Embeddings.load(work / "emb")
+    assert made.alone is not None and made.alone.shape == made.vectors.shape
+    bare, other = int(torch.nonzero(made.degree == 0)[0]), int(torch.nonzero(made.degree > 0)[0])
+    for row, table in ((bare, made.alone), (other, made.vectors)):
+        found = good("similar", work / "emb", made.label(row))["similar"]
+        ids, scores = top_k(table, 10, queries=[row])
+        assert [made.ids.tolist().index(a["id"]) for a in found] == ids[0].tolist()
+        assert [a["score"] for a in found] == [round(float(s), 4) for s in scores[0]]
+    good("train", work / "parts", "--out", tmp_path / "run", "--dim", 4, "--epochs", 1, "--objective", "infonce")
+    good("embed", tmp_path / "run", SOURCE, "--out", tmp_path / "emb")
+    assert Embeddings.load(tmp_path / "emb").alone is None  # such a model never saw entities without links
 
 
 def test_a_run_that_is_repeated_is_done_and_one_with_more_epochs_goes_on(work: Path, tmp_path: Path) -> None:
