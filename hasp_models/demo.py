@@ -20,7 +20,7 @@ from hasp import HASPData, Schema
 from hasp.sources.synthetic import Catalogue, Generated, generate
 from hasp_models.data.csr import CSR
 from hasp_models.data.metrics import per_query
-from hasp_models.data.neighbors import EmbeddingScorer, FixedScorer, Scorer, rank
+from hasp_models.data.neighbors import FixedScorer, Scorer, rank
 from hasp_models.runs import Embeddings, load_run
 from hasp_models.tasks import pretrain_concepts, similar, train_run
 
@@ -56,7 +56,7 @@ def demo(out: str | Path = "demo", titles: int = 20_000, epochs: int = 20, seed:
     page = report.to_html(out / "report.html")
     say(f"\nreport\n{report}\n")
     embeddings = _embed(parts, out, epochs, seed, say)
-    scores = _judge(made, embeddings.vectors)
+    scores = _judge(made, embeddings)
     say("\nheld-out links, MAP@10 (all titles ranked, known links removed)   all titles   titles without a link")
     for name, (everyone, cold) in scores.items():
         say(f"  {name:60s} {everyone:12.3f} {cold:12.3f}")
@@ -85,7 +85,7 @@ def _embed(parts: HASPData, out: Path, epochs: int, seed: int, say: Say) -> Embe
     return found
 
 
-def _judge(made: Generated, embedded: Tensor) -> dict[str, tuple[float, float]]:
+def _judge(made: Generated, embeddings: Embeddings) -> dict[str, tuple[float, float]]:
     """MAP@10 over all queries and over those without a training link, per method."""
     count = made.config.num_titles
     a, b = (ends.numpy() for ends in made.graph.edges[EEL])
@@ -99,7 +99,7 @@ def _judge(made: Generated, embedded: Tensor) -> dict[str, tuple[float, float]]:
             _unit(sp.csr_array((np.ones(a.size), known.indices, known.indptr), shape=(count, count)))
         ),
         "concepts in common (tf-idf cosine)": _Rows(_concepts(made)),
-        "SemanticGNN, trained on HASP parts": EmbeddingScorer(embedded, "cosine"),
+        "SemanticGNN, trained on HASP parts": embeddings.scorer(),
     }
     out = {}
     for name, scorer in scorers.items():
