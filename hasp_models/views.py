@@ -43,9 +43,10 @@ def concept_view(model: SemanticGNN, graph: Graph, links: Sequence[EdgeType], en
 def concept_view_of_parts(model: SemanticGNN, parts: HASPData, entity: str) -> Tensor | None:
     """:func:`concept_view`, a part at a time: with one layer an entity hears its own concepts, and a part has all of them.
 
-    ``None`` with more layers: concepts then hear from the entities of all parts.
+    ``None`` where a part does not tell: with more layers concepts hear from the entities of all parts, of a sampled type a part
+    holds a sample, and of another entity type it holds some.
     """
-    if len(model.layers) > 1:
+    if len(model.layers) > 1 or parts.roles.sampled or len(parts.roles.entity) > 1:
         return None
     rows = []
     for part in (parts[p] for p in range(parts.num_parts)):

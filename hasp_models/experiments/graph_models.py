@@ -137,7 +137,7 @@ def fitted(
         return TwoViews(embed_entities(model, seen, entity), alone, linked(seen, tiers.types, entity))
 
     more = {"steps": run.step, "best_epoch": run.best_epoch, **(notes or {})}
-    return Fitted(scorer_of(benchmark.graph), of, run.epoch, None, run.history, more, scorer_of)
+    return Fitted(scorer_of(benchmark.graph), of, run.epoch, None, run.history, more, None if tiers is None else scorer_of)
 
 
 def train_on_parts(

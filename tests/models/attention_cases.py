@@ -8,9 +8,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hasp_models.relation_attention import RelationAttention
+from hasp_models.kernels.reference import attend_loops
+from hasp_models.relation_attention import ACTIVATIONS, RelationAttention
 
-__all__ = ["flattened", "inputs", "layer_of", "multigraphs"]
+__all__ = ["equals_the_loops", "flattened", "inputs", "layer_of", "multigraphs"]
 
 
 @st.composite
@@ -58,3 +59,23 @@ def flattened(g: dict[str, Any]) -> tuple[list[tuple[int, int, int]], dict[str, 
                 triples.append((offset[relation[0]] + s, offset[relation[2]] + d, r))
     num_dst = g["counts"]["title"] + (g["counts"]["genre"] if g["update"] is None else 0)
     return triples, offset, num_dst
+
+
+def equals_the_loops(layer: RelationAttention, g: dict[str, Any]) -> None:
+    """The layer's output and its gradients are those of the formulas in loops, to float64's rounding."""
+    x = {t: v.requires_grad_() for t, v in inputs(g).items()}
+    out = layer(x, g["edges"])
+    triples, _, num_dst = flattened(g)
+    h = torch.cat([x["title"], x["genre"]])
+    want = attend_loops(
+        h, layer.relation, layer.w_q, layer.w_k, layer.w_v, layer.beta, triples, num_dst,
+        heads=g["heads"], log_prior=layer.log_prior, sigma=ACTIVATIONS["elu"],
+    )  # fmt: skip
+    got = torch.cat([out["title"], out["genre"]])
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+    weight = torch.linspace(-1, 1, want.numel(), dtype=torch.float64).view_as(want)
+    variables = [*x.values(), *layer.parameters()]
+    ours = torch.autograd.grad((got * weight).sum(), variables, allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad((want * weight).sum(), variables, allow_unused=True, materialize_grads=True)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)

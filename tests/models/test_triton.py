@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from attention_cases import flattened, inputs, layer_of, multigraphs
+from attention_cases import equals_the_loops, layer_of, multigraphs
 from hypothesis import given, settings
 
 from hasp.errors import HaspError
 from hasp_models import relation_csr
-from hasp_models.kernels.reference import attend_loops
-from hasp_models.relation_attention import ACTIVATIONS, RelationAttention, RelationCSR, relation_attention
+from hasp_models.relation_attention import RelationAttention, RelationCSR, relation_attention
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -31,22 +30,7 @@ def test_forward_and_every_gradient_equal_the_loops(g: dict[str, Any], mode: str
         if short:
             patch.setattr(relation_csr, "SPLIT", 2)
         layer = layer_of(g, backend="triton", beta=mode)
-        x = {t: v.requires_grad_() for t, v in inputs(g).items()}
-        out = layer(x, g["edges"])
-        triples, _, num_dst = flattened(g)
-        h = torch.cat([x["title"], x["genre"]])
-        want = attend_loops(
-            h, layer.relation, layer.w_q, layer.w_k, layer.w_v, layer.beta, triples, num_dst,
-            heads=g["heads"], log_prior=layer.log_prior, sigma=ACTIVATIONS["elu"],
-        )  # fmt: skip
-        got = torch.cat([out["title"], out["genre"]])
-        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
-        weight = torch.linspace(-1, 1, want.numel(), dtype=torch.float64).view_as(want)
-        variables = [*x.values(), *layer.parameters()]
-        ours = torch.autograd.grad((got * weight).sum(), variables, allow_unused=True, materialize_grads=True)
-        theirs = torch.autograd.grad((want * weight).sum(), variables, allow_unused=True, materialize_grads=True)
-        for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+        equals_the_loops(layer, g)
 
 
 def edges(count: int, n: int, m: int, relations: int) -> RelationCSR:

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasp import HASPData, Schema
 from hasp.graph import Graph
 from hasp_models.data.neighbors import EmbeddingScorer, Scorer
 from hasp_models.infer import embed_all
 from hasp_models.semantic_gnn import SemanticGNN
-from hasp_models.views import TwoViews, concept_view, linked
+from hasp_models.views import TwoViews, concept_view, concept_view_of_parts, linked
 
 LIKE, HAS, HELD = ("title", "like", "title"), ("title", "has", "genre"), ("genre", "rev_has", "title")
 
@@ -36,6 +37,17 @@ def test_by_concepts_alone_everybody_is_a_new_entity_without_links(layers: int, 
     # The same titles once more behind the known ones, without links, and the known ones without anything.
     later = embed_all(model, graph_of(8, [], [(t + 4, g) for t, g in has]))["title"][4:]
     torch.testing.assert_close(alone, later, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_that_do_not_tell_give_no_view() -> None:
+    graph = graph_of(8, [(i, (i + 1) % 8) for i in range(8)], [(i, i % 3) for i in range(8)])
+    model = SemanticGNN((["title", "genre"], [LIKE, HAS, HELD]), dim=6, layers=1, embed={"genre": 3}, free={"title": 8})
+    whole = concept_view(model, graph, [LIKE], "title")
+    for schema, known in ((Schema(entity="title"), True), (Schema(entity="title", sample={"genre": 1}), False)):
+        found = concept_view_of_parts(model, HASPData(graph, schema, num_parts=2, log=False), "title")
+        assert (found is not None) == known
+        if found is not None:
+            torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_who_hears_from_a_link() -> None:
