@@ -145,11 +145,24 @@ def test_local_search_never_raises_the_cut(case, most, patience, look):
     graph, part, random = case
     order = random.permutation(part.size).astype(np.int32)
     ours, theirs = (part.copy(), loads(graph, part)), (part.copy(), loads(graph, part))
-    fell = refine.search(*graph, most, order, patience, look, 10**9, *ours)
+    fell, seen = refine.search(*graph, most, order, patience, look, 10**9, *ours)
     assert fell == slow_refine.search(graph, most, order, patience, look, *theirs) >= 0
+    assert seen == order.size
     same(ours[0], theirs[0])
     same(ours[1], theirs[1])
-    assert refine.search(*graph, most, order, patience, look, -1, *ours) == 0
+    assert refine.search(*graph, most, order, patience, look, -1, *ours) == (0, 0)
+
+
+@given(graphs(), st.integers(0, 60))
+def test_local_search_stops_between_two_nodes_when_its_budget_is_spent(case, budget):
+    graph, part, random = case
+    order = random.permutation(part.size).astype(np.int32)
+    most = int(loads(graph, part).max())
+    ours, theirs = (part.copy(), loads(graph, part)), (part.copy(), loads(graph, part))
+    fell, seen = refine.search(*graph, most, order, 5, 8, budget, *ours)
+    assert seen <= order.size
+    assert fell == slow_refine.search(graph, most, order[:seen], 5, 8, *theirs)
+    same(ours[0], theirs[0])
 
 
 @given(graphs(), st.integers(1, 30))

@@ -18,7 +18,9 @@ FINE = 10_000
 """Nodes up to which local search takes its time."""
 
 _ENOUGH = 0.0005  # of all edges: a sweep or a search that gains less is the last
-_LOOK, _BUDGET = 64, 8  # neighbours of a node that is reached; reads of the whole graph
+_LOOK = 64  # neighbours of a node that is reached
+_READS = (1, 7)  # of the whole graph: by a first search, and by one that goes on where the first was worth it
+_WORTH = 0.0012  # of all edges, see above: in communities the first gains less, and the sweeps of finer levels find it anyway
 _SHORT_BOUNDARY, _POOR_CUT = 0.15, 0.3
 
 
@@ -45,10 +47,21 @@ def refine(level: Level, part: Int32s, task: Task, depth: int, crew: Crew) -> In
         if attempt >= tries or seeds.size == 0:
             break
         seeds = seeds[np.argsort(hash64(subkey(task.seed, 4, depth, attempt), seeds), kind="stable")]
-        budget = _BUDGET * level.indices.size
-        if kernel.search(*level.arrays, most, seeds, patience, _LOOK, budget, part, load) <= enough:
+        if _search(level, part, load, most, seeds, patience, total / 2 * _WORTH if n > FINE else 0) <= enough:
             break
     return part
+
+
+def _search(level: Level, part: Int32s, load: Int64s, most: int, seeds: Int32s, patience: int, worth: float) -> int:
+    """Local search from boundary nodes; by how much the cut fell."""
+    fell = 0
+    for reads in _READS:
+        budget = reads * level.indices.size
+        gain, seen = kernel.search(*level.arrays, most, seeds, patience, _LOOK, budget, part, load)
+        fell, seeds = fell + gain, seeds[seen:]
+        if gain < worth:
+            break
+    return fell
 
 
 def _sweeps(level: Level, part: Int32s, load: Int64s, most: int, enough: float, crew: Crew) -> None:

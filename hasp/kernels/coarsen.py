@@ -80,6 +80,7 @@ def propose_clusters(
     keys = np.full(2 * LOOK, -1, dtype=np.int32)
     mass = np.zeros(2 * LOOK, dtype=np.int64)
     slots = np.empty(LOOK, dtype=np.int32)
+    near = np.empty(LOOK, dtype=np.int32)
     for i in range(high - low):
         wanted[i] = cluster[low + i]
     for v in range(low, high):
@@ -91,12 +92,17 @@ def propose_clusters(
         while size < 2 * (end - begin):
             size *= 2
         mask = size - 1
+        for e in range(begin, end):  # all far reads first: none waits for a branch of the table below
+            u = indices[e]
+            near[e - begin] = cluster[u] if not guided or guide[u] == guide[v] else -1
+        for e in range(begin, end):
+            if low <= indices[e] < v and near[e - begin] >= 0:
+                near[e - begin] = wanted[indices[e] - low]
         used = 0
         for e in range(begin, end):
-            u = indices[e]
-            if guided and guide[u] != guide[v]:
+            c = np.int64(near[e - begin])
+            if c < 0:
                 continue
-            c = np.int64(wanted[u - low]) if low <= u < high else np.int64(cluster[u])
             at = ((c * 2654435769) >> 15) & mask
             while keys[at] != c and keys[at] != -1:
                 at = (at + 1) & mask

@@ -205,12 +205,13 @@ def search(
     indptr: Any, indices: Any, edge_weight: Any, node_weight: Any, most: int, order: Any, patience: int, look: int,
     budget: int, part: Any, load: Any,
 ) -> Any:  # fmt: skip
-    """Local searches, one from each node of ``order`` (int32, boundary nodes); return by how much the cut fell.
+    """Local searches, one from each node of ``order`` (int32, boundary nodes).
 
     A search keeps the best move of every node it has reached in a heap, makes the best one, good or bad, reaches the
     neighbours of what moved (those with at most ``look`` neighbours), and gives up ``patience`` moves after its best state,
-    to which it returns. A node moves once at most. ``budget`` bounds the adjacency entries read by all searches together.
-    ``part`` int32 and ``load`` int64 are changed in place.
+    to which it returns. A node moves once at most. No search begins once more than ``budget`` adjacency entries were read.
+    ``part`` int32 and ``load`` int64 are changed in place. Returns by how much the cut fell, and at how many nodes of
+    ``order`` it has been: those after them are as they were.
     """
     sized = node_weight.size > 0
     n, k = part.size, load.size
@@ -226,7 +227,9 @@ def search(
     read = np.int64(0)
     for s in range(order.size):
         seed = order[s]
-        if done[seed] or read > budget:
+        if read > budget:
+            return fell, s
+        if done[seed]:
             continue
         g, to = best_move(seed, indptr, indices, edge_weight, node_weight, part, load, most, ties, met)
         read += indptr[seed + 1] - indptr[seed]
@@ -287,7 +290,7 @@ def search(
             place[heap[j]] = -1
         _undo(trail[keep:moves], origin[keep:moves], node_weight, part, load)
         fell += best
-    return fell
+    return fell, order.size
 
 
 @njit
