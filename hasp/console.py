@@ -65,7 +65,8 @@ def command(function: F) -> F:
             raise
         except (HaspError, OSError) as error:
             _trace()
-            say(f"error: {' '.join(str(error).split())}")
+            text = " ".join(str(error).split())
+            say(f"error: {text.replace('overwrite=True', '--overwrite')}")  # as a shell spells it
             raise typer.Exit(2) from None
         except Exception as error:
             _trace()
