@@ -23,7 +23,7 @@ from hasp.backends.auto import choose_for
 from hasp.blocks import Blocks
 from hasp.config import BuildConfig
 from hasp.count import count
-from hasp.cut import cut_linked
+from hasp.cut import check_backend, cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph, RowsOf, row_blocks
@@ -155,6 +155,7 @@ def _settled(graph: Graph, roles: Roles, config: BuildConfig) -> tuple[BuildConf
 
 def _check_settings(graph: Graph, roles: Roles, config: BuildConfig) -> None:
     """What only a later stage would refuse: by then the folder is begun and, with ``overwrite``, the old parts are gone."""
+    check_backend(config.backend)
     check_weights(graph, roles, config.weight)
     for prefix, stores in (("node", graph.node_attrs), ("edge", {edge_name(e): v for e, v in graph.edge_attrs.items()})):
         for label, attrs in stores.items():

@@ -34,6 +34,7 @@ from hasp.options import (
     Source,
     Verified,
     Weight,
+    as_built,
     one_budget,
     open_graph,
     read_graph,
@@ -95,7 +96,7 @@ def _root(
         show(context.get_help())
 
 
-@app.command("plan")
+@app.command("plan", short_help="how many parts, and how large; builds nothing")
 @command
 def plan_command(
     source: Source,
@@ -140,7 +141,7 @@ def plan_command(
         show(_plan_text(roles, planned) + ("" if found is None else f"\n{found.explain()}"))
 
 
-@app.command("build")
+@app.command("build", short_help="cut a graph into parts")
 @command
 def build_command(
     source: Source,
@@ -213,7 +214,7 @@ def build_command(
     _complain(problems, json)
 
 
-@app.command("report")
+@app.command("report", short_help="what a build kept, cut and needs")
 @command
 def report_command(parts: Parts, html: Html = None, verify: Verified = "first", json: Json = False) -> None:
     """What a build kept, cut and needs: per edge type and per part, predicted beside measured."""
@@ -228,7 +229,7 @@ def report_command(parts: Parts, html: Html = None, verify: Verified = "first", 
         show(str(report))
 
 
-@app.command("verify")
+@app.command("verify", short_help="check every checksum and every rule of a build")
 @command
 def verify_command(
     parts: Parts,
@@ -244,6 +245,8 @@ def verify_command(
     graph = None if source is None else open_graph(source, kind, exclude, reverse)
     try:
         store = FolderStore.open(parts, verify="size")
+        if graph is not None and not reverse:
+            graph = as_built(graph, store.manifest.num_edges)
         problems = _verify(store, graph, json)
     except CorruptPart as error:
         problems = [str(error)]
@@ -252,10 +255,10 @@ def verify_command(
     elif not problems:
         against = "" if source is None else f" and the source {source}"
         show(f"{parts}: {store.manifest.config['num_parts']} parts agree with their manifest{against}; nothing is wrong")
-    _complain(problems, json)
+    _complain(problems, json, of_source=graph is not None)
 
 
-@app.command("export")
+@app.command("export", short_help="who is in which part, or one part, as tables")
 @command
 def export_command(
     parts: Parts,
@@ -282,7 +285,7 @@ def export_command(
         show(text)
 
 
-@app.command("generate")
+@app.command("generate", short_help="make a catalogue up, as a folder of tables")
 @command
 def generate_command(
     out: Annotated[Path, typer.Argument(help="folder for the tables")],
@@ -316,13 +319,14 @@ def _verify(store: Any, graph: Graph | None, quiet: bool) -> list[str]:
         return verify(store, graph, bar)
 
 
-def _complain(problems: list[str], json: bool) -> None:
+def _complain(problems: list[str], json: bool, of_source: bool = False) -> None:
     """Name the problems and leave with 2, if there are any."""
     if problems:
         if not json:
             show("\n".join(problems))
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-        say(f"{count} found; rebuild with hasp build --overwrite")
+        sure = "if this is the source of the parts, " if of_source else ""
+        say(f"{count} found; {sure}rebuild with hasp build --overwrite")
         raise typer.Exit(2)
 
 

@@ -113,3 +113,8 @@ class BuildConfig:
     def to_json(self) -> dict[str, Any]:
         """What decides the bytes: every field but ``threads``."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "threads"}
+
+
+if BuildConfig.__doc__ is not None:  # so that help() has every field, too
+    _told = "".join(f"        {f.name}: {f.metadata['help']}.\n" for f in fields(BuildConfig))
+    BuildConfig.__doc__ = f"{BuildConfig.__doc__.rstrip()}\n\n    Attributes:\n{_told}    "

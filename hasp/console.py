@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import threading
 import traceback
@@ -21,7 +22,7 @@ from hasp.errors import HaspError
 __all__ = ["DEBUG", "Bar", "command", "say", "show", "show_json"]
 
 DEBUG = {"on": False}
-"""Set by ``hasp --debug``: errors come with their traceback."""
+"""Set by ``--debug``: errors come with their traceback."""
 
 _DELAY = 2.0  # seconds before a bar appears: what is quicker needs none
 
@@ -29,13 +30,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def show(text: str) -> None:
-    """A result, on standard output."""
-    sys.stdout.write(text + "\n")
+    """A result, on standard output. A reader that has seen enough (``| head``) does not end the work."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_json(value: Any) -> None:
     """A result for a machine, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    show(json.dumps(value, indent=1))
 
 
 def say(text: str) -> None:
@@ -60,11 +65,12 @@ def command(function: F) -> F:
             raise
         except (HaspError, OSError) as error:
             _trace()
-            say(f"error: {' '.join(str(error).split())}")
+            text = " ".join(str(error).split())
+            say(f"error: {text.replace('overwrite=True', '--overwrite')}")  # as a shell spells it
             raise typer.Exit(2) from None
         except Exception as error:
             _trace()
-            say(f"unexpected {type(error).__name__}: {error}; please report it with the output of hasp --debug")
+            say(f"unexpected {type(error).__name__}: {error}; please report it with what --debug prints")
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]

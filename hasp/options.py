@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from hasp.errors import HaspError
 if TYPE_CHECKING:
     from hasp.cluster.spread import Spread
     from hasp.graph import Graph
-    from hasp.schema import Roles, Schema
+    from hasp.schema import EdgeType, Roles, Schema
 
 __all__ = [
     "SOURCE",
@@ -39,6 +39,7 @@ __all__ = [
     "Source",
     "Verified",
     "Weight",
+    "as_built",
     "one_budget",
     "open_graph",
     "read_graph",
@@ -88,6 +89,19 @@ def open_graph(source: str, kind: str, exclude: list[str], reverse: bool) -> Gra
     from hasp.sources import open_source
 
     return open_source(source, kind=kind, exclude=exclude, reverse=reverse)  # type: ignore[arg-type]
+
+
+def as_built(graph: Graph, num_edges: Mapping[EdgeType, int]) -> Graph:
+    """The graph, with reverse edge types if the build has as many edges then: ``--reverse`` need not be said twice."""
+    from hasp.sources.reverse import add_reverse
+
+    def counts(g: Graph) -> dict[EdgeType, int]:
+        return {e: g.num_edges(e) for e in g.edges}
+
+    if counts(graph) == dict(num_edges):
+        return graph
+    both = add_reverse(graph)
+    return both if counts(both) == dict(num_edges) else graph
 
 
 def read_graph(

@@ -126,13 +126,19 @@ class _Check:
             self.say(
                 "manifest.json", f"the fingerprint of the source is {found[:16]}..., stored {self.manifest.fingerprint[:16]}..."
             )
-        for name, mine, theirs in (
-            ("num_nodes", self.manifest.num_nodes, source.num_nodes),
-            ("num_edges", self.manifest.num_edges, {e: source.num_edges(e) for e in source.edges}),
+        of_source = {edge_name(e): source.num_edges(e) for e in source.edges}
+        for name, stored, mine in (
+            ("num_nodes", dict(self.manifest.num_nodes), dict(source.num_nodes)),
+            ("num_edges", {edge_name(e): n for e, n in self.manifest.num_edges.items()}, of_source),
         ):
-            if dict(mine) != dict(theirs):
+            names = [k for k in {**stored, **mine} if stored.get(k) != mine.get(k)]
+            if names:
+                few = ", ".join(f"{k} {mine.get(k, 'absent')} (stored {stored.get(k, 'absent')})" for k in names[:5])
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 self.say(
-                    "manifest.json", f"{name} of the source are {dict(theirs)}, stored {dict(mine)}; this is another graph"
+                    "manifest.json",
+                    f"{name} of the source differ: {few}{more}; this is another graph, "
+                    "or give the --exclude, --reverse and --kind of the build",
                 )
                 self.source = None
 

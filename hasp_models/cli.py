@@ -11,24 +11,58 @@ from typing import Annotated, Any
 
 import typer
 
-from hasp.console import command, show, show_json
+from hasp.console import DEBUG, command, show, show_json
 from hasp.errors import HaspError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models over HASP parts.")
+_EPILOG = """\b
+An example, over parts of hasp build shop/ parts/ --reverse:
+  hasp-models pretrain parts/ --out kg/
+  hasp-models train parts/ --concepts kg/ --out run/
+  hasp-models embed run/ shop/ --out emb/
+  hasp-models similar emb/ "a title"
+  hasp-models evaluate emb/ --truth pairs.csv     columns a and b: your ids
+
+\b
+Exit codes:
+  0    done
+  1    something unexpected happened; for watch: the run failed
+  2    bad input, settings or files: a line with the rule, the value and the remedy
+  130  interrupted: run train, embed --by-parts or reproduce again to go on
+"""
+
+app = typer.Typer(
+    help="Models over HASP parts: pretrain concepts, train SemanticGNN, embed, find similar entities, evaluate, reproduce.",
+    epilog=_EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes "[the first]" for markup and leaves it out
+)
 
 Source = Annotated[str, typer.Argument(help="folder of parts, or a source as hasp build takes it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
 Seed = Annotated[int, typer.Option(help="decides everything random", min=0)]
 
 
-@app.callback()
-def _root() -> None:
-    """Models over HASP parts."""
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    DEBUG["on"] = debug
+    if version:
+        from hasp import __version__
+
+        show(f"hasp-models {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        show(context.get_help())
 
 
-@app.command()
+@app.command(short_help="one catalogue through every stage, to similar titles")
+@command
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the parts and the report")] = Path("demo"),
     titles: Annotated[int, typer.Option(help="size of the made-up catalogue", min=1_000)] = 20_000,
@@ -41,7 +75,7 @@ def demo(
     run(out, titles, epochs, seed)
 
 
-@app.command()
+@app.command(short_help="vectors for concepts and relations (TransE, Eq. 2)")
 @command
 def pretrain(
     source: Source,
@@ -65,7 +99,7 @@ def pretrain(
         show(f"{done['triples']:,} facts, {done['nodes']:,} nodes, {done['relations']} relations -> {out}")
 
 
-@app.command()
+@app.command(short_help="train SemanticGNN: alone, under torchrun or on Ray")
 @command
 def train(
     parts: Annotated[Path, typer.Argument(help="folder of a finished build (hasp build --reverse)")],
@@ -155,7 +189,7 @@ def _train(parts: Path, out: Path, **how: Any) -> Any:
     return train_run(HASPData.open(parts), out, **how)
 
 
-@app.command()
+@app.command(short_help="how a run stands, and whether it lives")
 @command
 def watch(
     run: Annotated[Path, typer.Argument(help="folder of a train or pretrain that goes on, has ended or was killed")],
@@ -181,7 +215,7 @@ def watch(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="what artefacts were made of, and whether they fit")
 @command
 def origin(
     folders: Annotated[list[Path], typer.Argument(help="parts, concepts, runs, embeddings or results")],
@@ -204,7 +238,7 @@ def origin(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(short_help="a vector for every entity, new ones included")
 @command
 def embed(
     run: Annotated[Path, typer.Argument(help="run folder of hasp-models train")],
@@ -215,8 +249,10 @@ def embed(
     json: Json = False,
 ) -> None:
     """Embed every entity of a graph, all edges kept, new entities included. By parts, a repeated call goes on where it was."""
+    from hasp_models.checks import check_out
     from hasp_models.runs import Embeddings, load_run
 
+    check_out(out, "embeddings")
     if by_parts:
         from hasp.console import Bar
         from hasp_models.embed_by_parts import embed_run
@@ -236,7 +272,7 @@ def embed(
         show(f"{count:,} of {found.entity!r}, {dim} numbers each -> {out}")
 
 
-@app.command()
+@app.command(short_help="the nearest entities of one, and why")
 @command
 def similar(
     embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
@@ -249,20 +285,16 @@ def similar(
     """The nearest entities of one, and the concepts and links that explain each."""
     from hasp_models.runs import Embeddings
     from hasp_models.tasks import similar as find
+    from hasp_models.texts import similar_text
 
     found = find(Embeddings.load(embeddings), name, k=k, score=score, source=source)  # type: ignore[arg-type]
     if json:
         show_json(found)
-        return
-    show(f"similar to {found['query']['name']}")
-    for i, answer in enumerate(found["similar"], 1):
-        show(f"{i:3d}  {answer['score']:.3f}  {answer['name']}")
-        why = ["linked"] if answer["linked"] else []
-        why += answer["concepts"][:6] + [f"both with {link}" for link in answer["links"][:3]]
-        show(f"            {'; '.join(why) or 'no concept and no link in common'}")
+    else:
+        show(similar_text(found))
 
 
-@app.command()
+@app.command(short_help="MAP@10, 50, 100 on pairs known to be similar")
 @command
 def evaluate(
     embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
@@ -274,27 +306,25 @@ def evaluate(
     """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
     from hasp_models.runs import Embeddings
     from hasp_models.tasks import evaluate_pairs, read_truth
+    from hasp_models.texts import evaluate_text
 
     found = Embeddings.load(embeddings)
     result = evaluate_pairs(found, read_truth(truth, found.ids, skip_unknown=skip_unknown), score=score)  # type: ignore[arg-type]
     if json:
         show_json(result.to_json())
-        return
-    show("group    queries  map@10 [95 %]            map@50   map@100")
-    for group in (None, *result.groups):
-        main = result.interval("map@10", group)
-        if main.queries:
-            rest = "   ".join(f"{result.mean(m, group):.4f}" for m in ("map@50", "map@100"))
-            show(f"{group or 'all':8s} {main.queries:7d}  {main.mean:.4f} [{main.low:.4f}, {main.high:.4f}]  {rest}")
+    else:
+        show(evaluate_text(result))
 
 
-@app.command()
+@app.command(short_help="the paper's Table 1 and Figures 5 to 8")
 @command
 def reproduce(
     what: Annotated[str, typer.Argument(help="table1, fig5, fig6, fig7, fig8, ablation or all")],
     data: Annotated[Path, typer.Option(help="catalogue folder, named books or movies")],
-    out: Annotated[Path, typer.Option(help="results folder; an unfinished run in it is continued")],
-    quick: Annotated[bool, typer.Option("--quick", help="few epochs and queries, 1 seed, 1 split, 2 trials")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="results folder; an unfinished run in it is continued [results/<name of --data>]")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="few epochs and queries, 1 seed, 1 split, 2 trials; minutes")] = False,
     seeds: Annotated[int | None, typer.Option(help="training seeds per split [5]", min=1)] = None,
     splits: Annotated[int | None, typer.Option(help="splits of the users [3]", min=1)] = None,
     trials: Annotated[int | None, typer.Option(help="trials of each method's search [20]", min=1)] = None,
@@ -306,6 +336,7 @@ def reproduce(
 
     sizes = {"quick": quick, "seeds": seeds, "splits": splits, "trials": trials}
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    out = Path("results") / data.resolve().name if out is None else out
     rows = reproduce_folder(what, data, out, methods=names, **sizes)
     if json:
         show_json(rows)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from hasp import HASPData, HASPLoader, __version__
@@ -16,10 +15,11 @@ from hasp.console import Bar
 from hasp.errors import HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.store.disk import Disk
+from hasp_models.checks import check_features, check_out
 from hasp_models.data.benchmark import Truth
-from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import Score, rank
+from hasp_models.data.truth_file import read_truth
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import EventLog
 from hasp_models.exact import ExactSimilarity
@@ -52,6 +52,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
     """TransE (or another method) over the semantic triples of a graph, saved into ``out`` with a log as a run has one."""
+    check_out(out, "concepts", "unfinished run")
     graph, fingerprint = open_graph(source)
     triples = Triples.from_graph(graph)
     epochs = int(options.get("epochs", 100))
@@ -152,8 +153,12 @@ def train_run(
     """
     settings = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
     settings |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
+    if patience is not None and truth is None:
+        raise HaspError(f"patience counts epochs without a better MAP@10 on a truth, got {patience} and none; give --truth")
+    check_out(out, "run", "unfinished run")
     chosen = _chosen(objective, {k: v for k, v in settings.items() if v is not None})
     edge_type = _link_type(parts, eel, merge)
+    check_features(parts)
     made = _made(parts, objective, edge_type, chosen, None if concepts is None else KGEmbedding.load(concepts), seed)
     asks = objective != "neighbors"
     loader = HASPLoader(
@@ -285,42 +290,6 @@ def _validation(parts: HASPData, truth: Truth, entity: str, tiers: Tiers | None)
         return evaluate(model(whole)[entity], truth, ks=(10,)).mean("map@10")
 
     return validate
-
-
-def read_truth(path: Path, ids: Any, *, skip_unknown: bool = False) -> Truth:
-    """Pairs of similar entities, from a table with the columns ``a`` and ``b`` of the user's ids.
-
-    Args:
-        path: CSV (also ``.gz``) or Parquet.
-        ids: the ids of all entities ``[N]``.
-        skip_unknown: leave pairs with an id that is none of these out, instead of refusing the file.
-
-    Raises:
-        HaspError: unknown ids (counted, and up to five named), or no pair at all.
-    """
-    from hasp.sources.columns import read_table
-
-    columns = read_table(path, ids=("a", "b")).columns
-    if "a" not in columns or "b" not in columns:
-        raise HaspError(f"{path}: a truth has the columns 'a' and 'b', found {list(columns)}; rename or add them")
-    names = [np.asarray(columns[c]).astype(str) for c in ("a", "b")]
-    text = np.asarray(ids).astype(str)
-    order = np.argsort(text, kind="stable")
-    found = []
-    for wanted in names:
-        at = np.minimum(np.searchsorted(text[order], wanted), max(text.size - 1, 0))
-        found.append(np.where(text[order[at]] == wanted, order[at], -1))
-    unknown = np.unique(np.concatenate([n[f < 0] for n, f in zip(names, found, strict=True)]))
-    if unknown.size and not skip_unknown:
-        some = ", ".join(repr(str(u)) for u in unknown[:5])
-        raise HaspError(
-            f"{path}: every id is an entity, but {unknown.size:,} are not ({some}); correct them, or --skip-unknown"
-        )
-    keep = (found[0] >= 0) & (found[1] >= 0)
-    rows = CSR.from_pairs(found[0][keep], found[1][keep], text.size, symmetric=True)
-    if not rows.indices.size:
-        raise HaspError(f"{path}: a truth has a pair of two entities, found none among {keep.size:,} rows; correct the file")
-    return Truth.from_csr(path.name.split(".")[0], rows)
 
 
 def evaluate_pairs(embeddings: Embeddings, truth: Truth, *, score: Score = "cosine") -> Result:

@@ -333,3 +333,36 @@ def test_a_real_process(tmp_path):
 def test_help_imports_nothing_heavy():
     code = "import sys, hasp.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numba', 'pymetis')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_build_with_reverse_types_is_verified_without_saying_so(tmp_path):
+    run("build", SOURCE, tmp_path / "parts", "--num-parts", 2, "--reverse")
+    assert "nothing is wrong" in run("verify", tmp_path / "parts", "--source", SOURCE)[0]
+    out, err = run("verify", tmp_path / "parts", "--source", SOURCE, "--exclude", "genre", code=2)
+    assert "num_nodes of the source differ: genre absent (stored " in out and "--exclude, --reverse" in out
+    assert "title__has_genre__genre absent" in out and "title__has_tone__tone" not in out.split("num_edges")[1].split("more")[0]
+    assert "if this is the source of the parts" in err
+
+
+def test_a_missing_extra_leaves_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaminpar", None)  # cannot be imported
+    built = tmp_path / "parts"
+    run("build", SOURCE, built, "--num-parts", 2)
+    before = {p.name: p.read_bytes() for p in built.iterdir()}
+    err = run("build", SOURCE, built, "--num-parts", 2, "--backend", "kaminpar", "--overwrite", code=2)[1]
+    assert "hasp-pyg[kaminpar]" in err and {p.name: p.read_bytes() for p in built.iterdir()} == before
+    run("build", SOURCE, tmp_path / "new", "--num-parts", 2, "--backend", "kaminpar", code=2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_options_are_spelled_as_in_a_shell(parts):
+    err = run("build", SOURCE, parts, "--num-parts", 2, code=2)[1]
+    assert "use --overwrite, or another folder" in err and "overwrite=" not in err
+
+
+def test_a_reader_that_has_seen_enough_ends_nothing(parts):
+    ask = [sys.executable, "-m", "hasp", "report", str(parts)]
+    with subprocess.Popen(ask, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        assert asked.stdout is not None and asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == b"" and asked.wait() == 0

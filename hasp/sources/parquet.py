@@ -86,6 +86,10 @@ def reading(pa: Any, path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if path.is_dir() and any(word in reason for word in ("parse", "cast", "schema")):
+            raise InvalidGraph(
+                f"{path}: the files of one table have columns of one type, but here they differ ({reason}); cast them to one"
+            ) from error
         raise InvalidGraph(f"{path}: not a whole Parquet file ({reason}); write or copy it again") from error
 
 

@@ -3,6 +3,7 @@
 Layout::
 
     nodes/<type>.{parquet,csv,csv.gz}                        column id; every other column is an attribute
+    (a Parquet table may be a folder <name>.parquet/ of files)
     nodes/<type>.<attribute>.npy                             optional: one row of numbers per node, mapped, never read whole
     edges/<source>__<relation>__<destination>.{...}          columns src and dst; every other column is an attribute
 
@@ -46,6 +47,7 @@ from hasp.sources.stream import Rows, room_for
 __all__ = ["Reader", "attributes", "numbered", "read_tables", "write_tables"]
 
 _NAMES = ("name", "title")
+_LOOKALIKES = (".tsv", ".pq", ".parq", ".csv.bz2", ".csv.zst", ".csv.zip", ".json", ".jsonl", ".feather", ".arrow", ".xlsx")
 _NUMBERED = re.compile(r"(.+)_(0|[1-9][0-9]*)")
 
 
@@ -199,12 +201,27 @@ def _tables(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         pieces = split_suffix(path)
         if pieces is None:
+            _refuse_lost(path)
             continue
         stem = pieces[0]
         if stem in found:
             raise InvalidGraph(f"{stem!r} is one table, got {found[stem]} and {path}; remove one of them")
         found[stem] = path
     return dict(sorted(found.items()))
+
+
+def _refuse_lost(path: Path) -> None:
+    """Refuse what was meant for a table and would not be read; ``.npy`` files, notes and hidden files are passed over."""
+    if path.name.startswith((".", "_")):
+        return
+    if path.name.endswith(_LOOKALIKES):
+        raise InvalidGraph(f"{path}: a table ends in {', '.join(SUFFIXES)}; write it so, or move it away")
+    inside = [p.name for p in path.iterdir()] if path.is_dir() else []
+    if any(name.endswith((*SUFFIXES, *_LOOKALIKES)) for name in inside):
+        raise InvalidGraph(
+            f"{path}: a table in several Parquet files is a folder whose name ends in .parquet; call it {path.name}.parquet, "
+            "or put one table in its place"
+        )
 
 
 def _infer(tables: Mapping[EdgeType, EdgeTable], maps: dict[str, IdMap]) -> None:

@@ -304,7 +304,7 @@ class Disk:
                 with safe_open(str(path), framework="pt") as file:
                     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             except SafetensorError as error:
-                raise CorruptPart(f"{path} is no safetensors file ({error}); restore it, or rebuild the parts") from error
+                raise CorruptPart(f"{path} is no safetensors file ({error}); restore it, or make it again") from error
 
     def lock(self, path: Path) -> int:
         """Take the exclusive lock of a folder; it ends with :meth:`unlock` or with the process, however that dies.

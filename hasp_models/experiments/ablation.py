@@ -14,7 +14,7 @@ from hasp_models.experiments.tables import cell, markdown, percent, pick, rows_o
 
 __all__ = ["ABLATION", "CHANGES"]
 
-_FULL = "as it is"
+_FULL, _HALF = "as it is", "half as wide"
 _COMMON = ("layers", "num_parts", "merge", "parts_per_step", "temperature", "disjoint", "epochs", "patience", "every")
 # At .01 it does not train at d=256.
 _FROM_SCRATCH: Settings = {**{name: TRAINING[name] for name in _COMMON}, "dim": 256, "lr": 0.003, "schedule": "constant"}
@@ -30,7 +30,7 @@ CHANGES: dict[str, Settings] = {
     "links that carry messages are no targets": {"targets": "supervising", "trust": 0.0},
     "exact similarities are the targets": {"trust": 1.0},
     "links are the targets, not exact similarities": {"trust": 0.0},
-    "half as wide": {"dim": 256},
+    _HALF: {"dim": 256},
     "no entity is made cold": {"cold": 0.0},
     "entities without vectors of their own": {"free": False},
     "InfoNCE from a random start": {"objective": "infonce", **_FROM_SCRATCH},
@@ -44,7 +44,14 @@ _SEEN = (("co_sim", "all"), ("hc", "all"), ("hc", "cold"))
 
 def _by_change(context: Context) -> dict[str, list[Job]]:
     chosen = context.jobs("ablation", OURS)[0].settings
-    real = {n: more for n, more in CHANGES.items() if n == _FULL or {**chosen, **more} != chosen}
+    changes = dict(CHANGES)
+    if context.size.quick:  # what was made small for a quick run stays small
+        small = METHODS[OURS].quick
+        changes[_HALF] = {"dim": chosen["dim"] // 2}
+        for name, more in CHANGES.items():
+            if "objective" in more:
+                changes[name] = {**more, **{k: v for k, v in small.items() if k in more}}
+    real = {n: more for n, more in changes.items() if n == _FULL or {**chosen, **more} != chosen}
     return {name: context.jobs("ablation", OURS, name, more) for name, more in real.items()}
 
 

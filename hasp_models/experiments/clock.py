@@ -94,9 +94,10 @@ class Clock:
 
 
 def probe(context: Context, method: Method) -> float:
-    """Seconds of one fit and its judgement, from a short one: of one epoch where there are few, else of 1 and of 3.
+    """Seconds of one fit and its judgement, from a fit of one epoch, which says how long that took.
 
-    An upper bound where training may end early.
+    Methods that keep no history, and have more than a few epochs, are fitted for three as well. An upper bound where training
+    may end early, and where the first epoch is slower than others.
     """
     benchmark = context.benchmark(0)
     settings = METHODS[method.name].settings(quick=context.size.quick)
@@ -105,16 +106,15 @@ def probe(context: Context, method: Method) -> float:
     try:
         fitted = method.run(benchmark, _short(settings, 1) if epochs else settings, 0, True)
         one = time.perf_counter() - begin
-        fit = one * max(1, epochs)
-        if epochs > _FEW:  # making parts and models is not repeated every epoch
+        epoch = float(fitted.history[-1]["seconds"]) if fitted.history else one
+        if not fitted.history and epochs > _FEW:  # making models is not repeated every epoch
             method.run(benchmark, _short(settings, 3), 0, True)
-            three = time.perf_counter() - begin - one
-            fit = three + max(0.0, three - one) / 2 * (epochs - 3)
+            epoch = max(0.0, time.perf_counter() - begin - 2 * one) / 2
     except HaspError:
         return 0.0  # its trials will say what is wrong
     begin = time.perf_counter()
     judge(benchmark, fitted.scorer)
-    return fit + time.perf_counter() - begin
+    return one + epoch * max(0, epochs - 1) + time.perf_counter() - begin
 
 
 def _short(settings: Settings, epochs: int) -> Settings:

@@ -19,7 +19,7 @@ def _ours(name: str, kg: bool) -> Method:
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
 
-    quick = {**QUICK, "epochs": 20, "every": 10, "queries": 256, "kg_epochs": 10, "num_parts": 1, "parts_per_step": None}
+    quick = {**QUICK, "epochs": 10, "every": 5, "queries": 256, "kg_epochs": 10, "num_parts": 1, "parts_per_step": None}
     return Method(name, "ours", run, SEMANTIC_SPACE, SEMANTIC, quick, starts=[SEMANTIC_FEW_LINKS])
 
 

@@ -25,10 +25,12 @@ from hasp_models.experiments.store import Job, Outcome, Store, fingerprint
 from hasp_models.experiments.table1 import FIG5, TABLE1
 from hasp_models.experiments.tables import csv_of
 
-__all__ = ["EXPERIMENTS", "QUICK", "reproduce", "reproduce_folder", "table_of"]
+__all__ = ["EXPERIMENTS", "QUICK", "SLOW", "reproduce", "reproduce_folder", "table_of"]
 
 EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (TABLE1, FIG5, FIG6, FIG7, FIG8, ABLATION)}
 QUICK = Size(seeds=1, splits=1, trials=2, quick=True)
+SLOW = ("ease", "item2vec", "hgt")
+"""Methods that a quick run leaves out unless they are named: each takes about a minute a fit even then."""
 
 
 def reproduce_folder(what: str, data: Path, out: Path, **options: Any) -> list[Row]:
@@ -65,7 +67,8 @@ def reproduce(
         source: split -> benchmark; the same for the same split.
         out: results folder, of one data set. It gets a folder per experiment with ``rows.json``, ``rows.csv``, ``table.md``
             and plots.
-        quick: fewer epochs and queries; with 1 seed, 1 split and 2 trials unless these are given.
+        quick: fewer epochs and queries, narrower models, and no method of :data:`SLOW` unless it is named; with 1 seed, 1 split
+            and 2 trials unless these are given.
         seeds: training seeds per split; 5.
         splits: of the users; 3.
         trials: of each method's search; 20.
@@ -79,7 +82,10 @@ def reproduce(
     Raises:
         HaspError: an unknown name, a folder of other results, a benchmark without what is needed. Nothing was written then.
     """
-    experiments, chosen = _experiments(what), choose(methods)
+    experiments, small = _experiments(what), quick and methods is None
+    chosen = choose([name for name in METHODS if name not in SLOW] if small else methods)
+    if small and not quiet and any(e.methods is None for e in experiments):
+        say(f"a quick run leaves out {', '.join(SLOW)}; name them with --methods to have them")
     base = QUICK if quick else Size()
     given = {"seeds": seeds, "splits": splits, "trials": trials, "samples": samples}
     size = Size(**{**base.__dict__, **{k: v for k, v in given.items() if v is not None}})

@@ -21,12 +21,13 @@ import torch
 from typer.testing import CliRunner
 
 from hasp.errors import HaspError
+from hasp_models.checkpoint import load_tensors
 from hasp_models.cli import app
 from hasp_models.experiments.ablation import CHANGES
 from hasp_models.experiments.context import Context
 from hasp_models.experiments.method import digest
 from hasp_models.experiments.methods import METHODS
-from hasp_models.experiments.reproduce import EXPERIMENTS, reproduce
+from hasp_models.experiments.reproduce import EXPERIMENTS, SLOW, reproduce
 
 SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, "quiet": True}
 
@@ -45,7 +46,7 @@ def tiny() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("experiments") / "out"
-    return out, reproduce("all", data.source, out, **SIZE)
+    return out, reproduce("all", data.source, out, methods=list(METHODS), **SIZE)
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -144,7 +145,7 @@ def test_a_repeated_run_fits_nothing_and_gives_the_same_rows(everything: Any, mo
     before = files(out)
     for name, method in list(METHODS.items()):
         monkeypatch.setitem(METHODS, name, replace(method, run=None))  # type: ignore[arg-type]
-    assert reproduce("all", data.source, out, **SIZE) == rows and files(out) == before
+    assert reproduce("all", data.source, out, methods=list(METHODS), **SIZE) == rows and files(out) == before
 
 
 def test_the_best_trial_is_not_fitted_again_for_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +256,18 @@ def test_the_command_refuses_in_one_line(
     result = CliRunner().invoke(app, ["reproduce", *arguments])
     assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert message in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_quick_run_is_quick_all_over(everything: Any) -> None:
+    found = files(everything[0])
+    rows = reproduce("table1", data.source, everything[0], **SIZE)
+    assert {row["method"] for row in rows} == {*METHODS} - {*SLOW} and files(everything[0]) == found
+    small = METHODS["semantic_gnn"].settings(quick=True)
+    paths = (everything[0] / "results/ablation").glob("semantic_gnn-*.safetensors")
+    settings = [json.loads(load_tensors(path)["meta"].numpy().tobytes())["settings"] for path in paths]
+    assert len(settings) > 10
+    assert all(s["epochs"] <= small["epochs"] and s["dim"] <= small["dim"] for s in settings)
+    assert min(s["dim"] for s in settings) == small["dim"] // 2
 
 
 def test_the_command_says_what_it_will_do_and_prints_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

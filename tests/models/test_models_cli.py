@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from hasp import HASPData, Schema
 from hasp.errors import HaspError
+from hasp.graph import HaspWarning
 from hasp.sources import open_source
 from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
@@ -197,6 +199,8 @@ def test_unknown_ids_are_counted_and_named(work: Path, tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n3,4000\n-7,5\n")
     assert "2 are not ('-7', '4000')" in bad("evaluate", work / "emb", "--truth", path)
     assert good("evaluate", work / "emb", "--truth", path, "--skip-unknown")["queries"] == 2
+    left = call("evaluate", work / "emb", "--truth", path, "--skip-unknown")[2]
+    assert "2 of 3 pairs are left out, for 2 ids are no entity ('-7', '4000')" in left
     path.write_text("a,b\n1,1\n")
     assert "a pair of two entities" in bad("evaluate", work / "emb", "--truth", path)
     path.write_text("left,right\n1,2\n")
@@ -220,6 +224,34 @@ def test_bad_input_is_one_line_and_leaves_no_folder(work: Path, tmp_path: Path) 
     HASPData(open_source("synthetic:300"), num_parts=2, root=tmp_path / "other", reverse=True, log=False)
     assert "pretrained concepts are of the graph" in bad("train", tmp_path / "other", "--out", out, "--concepts", work / "kg")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_numbers_are_named_before_a_run_begins(tmp_path: Path, value: float) -> None:
+    graph = open_source(SOURCE)
+    x = torch.ones(400, 3)
+    x[7, 1] = x[300, 0] = x[300, 2] = value
+    graph = dataclasses.replace(graph, node_attrs={**graph.node_attrs, "title": {"x": x}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HaspWarning)  # NaN is legal in parts
+        HASPData(graph, num_parts=3, root=tmp_path / "parts", reverse=True, log=False)
+    error = bad("train", tmp_path / "parts", "--out", tmp_path / "out", "--dim", 4, "--epochs", 1)
+    assert "title.x is NaN or infinite in 2 rows (first: row 7)" in error and not (tmp_path / "out").exists()
+
+
+def test_a_folder_holds_one_kind_of_thing(work: Path) -> None:
+    before = {p: p.read_bytes() for p in work.rglob("*") if p.is_file()}
+    assert "one with embeddings, but" in bad("embed", work / "run", SOURCE, "--out", work / "kg")
+    assert "holds run; choose another" in bad("pretrain", SOURCE, "--out", work / "run", "--epochs", 1)
+    assert "holds concepts" in bad("train", work / "parts", "--out", work / "kg", "--epochs", 1)
+    assert "holds parts" in bad("embed", work / "run", SOURCE, "--out", work / "parts")
+    assert {p: p.read_bytes() for p in work.rglob("*") if p.is_file()} == before
+
+
+def test_help_keeps_its_brackets_and_teaches() -> None:
+    out = call()[1]
+    assert "hasp-models similar emb/" in out and "Exit codes:" in out and call("--version")[1].startswith("hasp-models ")
+    assert "[by objective]" in call("train", "--help")[1] and "[all]" in call("reproduce", "--help")[1]
 
 
 def test_parts_without_links_are_refused(tmp_path: Path) -> None:

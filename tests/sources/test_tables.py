@@ -294,6 +294,36 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     assert read_tables(tmp_path).ids["user"].tolist() == [0, 1, 10, 11, 20, 21]
 
 
+@pytest.mark.parametrize("name", ["user__knows__user.tsv", "user__knows__user.pq", "user__knows__user/part-0.parquet"])
+def test_a_table_that_would_be_passed_over_is_refused(tmp_path: Path, name: str) -> None:
+    lay(
+        tmp_path,
+        {
+            "nodes/user.csv": "id\n0\n1\n",
+            "nodes/.hidden.tsv": "",
+            "nodes/_old/a.csv": "",
+            "edges/notes.md": "",
+            "nodes/x/y.md": "",
+        },
+    )
+    assert read_tables(tmp_path).num_nodes == {"user": 2}
+    lay(tmp_path, {f"edges/{name}": "src,dst\n0,1\n"})
+    with pytest.raises(InvalidGraph, match=r"user__knows__user.*ends in \.parquet"):
+        read_tables(tmp_path)
+
+
+def test_files_of_one_table_that_differ_in_type_are_told(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "nodes/user.parquet"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"id": [0, 1]}), folder / "a.parquet")
+    pq.write_table(pa.table({"id": ["u2", "u3"]}), folder / "b.parquet")
+    with pytest.raises(InvalidGraph, match=r"user\.parquet: the files of one table have columns of one type"):
+        read_tables(tmp_path)
+
+
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     lay(tmp_path, {"nodes/user.parquet": ""})
