@@ -163,23 +163,23 @@ MUTATIONS = [
     ),
     Mutation(
         "ring", "hasp/load/ring_loader.py", "worker = self._coming.popleft()", "worker = self._coming.pop()",
-        "tests/load/test_ring.py::test_the_same_batches_as_without_workers",
+        "tests/load/test_ring_loader.py::test_the_same_batches_as_without_workers",
     ),
     Mutation(
         "ring", "hasp/load/ring_loader.py", "frame.clone() if self._copy else frame", "frame",
-        "tests/load/test_ring.py::test_tensors_are_one_s_own_unless_told_otherwise",
+        "tests/load/test_ring_loader.py::test_tensors_are_one_s_own_unless_told_otherwise",
     ),
     Mutation(
         "ring", "hasp/load/ring_loader.py", "if turn == self._turn:", "if True:",
-        "tests/load/test_ring.py::test_state_and_a_break",
+        "tests/load/test_ring_loader.py::test_state_and_a_break",
     ),
     Mutation(
         "frames", "hasp/load/frames.py", "at += -(-value.numel() * value.element_size() // _ALIGN) * _ALIGN",
-        "at += value.numel() * value.element_size() // _ALIGN * _ALIGN", "tests/load/test_ring.py::test_a_frame_is_the_batch",
+        "at += value.numel() * value.element_size() // _ALIGN * _ALIGN", "tests/load/test_frames.py::test_a_frame_is_the_batch",
     ),
     Mutation(
         "frames", "hasp/load/frames.py", "return [_checked(v, name) for v in value]", "return list(value)",
-        "tests/load/test_ring.py::test_a_frame_is_the_batch",
+        "tests/load/test_frames.py::test_a_frame_is_the_batch",
     ),
     Mutation(
         "halo", "hasp/load/crossing.py", "groups = np.sort(groups[~np.isin(pairs[groups, 0], chosen)])",
