@@ -32,14 +32,12 @@ SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
+def as_killed(tiny: None) -> Iterator[None]:
     """Few epochs, few dimensions, and one thread, as the process that is killed has."""
-    before, threads = dict(METHODS), torch.get_num_threads()
-    data.small()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    METHODS.update(before)
 
 
 @pytest.fixture(scope="module")
