@@ -215,7 +215,8 @@ def embed(
     json: Json = False,
 ) -> None:
     """Embed every entity of a graph, all edges kept, new entities included. By parts, a repeated call goes on where it was."""
-    from hasp_models.runs import Embeddings, load_run
+    from hasp_models.embeddings import Embeddings
+    from hasp_models.runs import load_run
 
     if by_parts:
         from hasp.console import Bar
@@ -247,7 +248,7 @@ def similar(
     json: Json = False,
 ) -> None:
     """The nearest entities of one, and the concepts and links that explain each."""
-    from hasp_models.runs import Embeddings
+    from hasp_models.embeddings import Embeddings
     from hasp_models.tasks import similar as find
 
     found = find(Embeddings.load(embeddings), name, k=k, score=score, source=source)  # type: ignore[arg-type]
@@ -272,7 +273,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
-    from hasp_models.runs import Embeddings
+    from hasp_models.embeddings import Embeddings
     from hasp_models.tasks import evaluate_pairs, read_truth
 
     found = Embeddings.load(embeddings)

@@ -21,6 +21,7 @@ from hasp_models.data.csr import CSR
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import Score, rank
 from hasp_models.distributed.ranks import Ranks
+from hasp_models.embeddings import Embeddings
 from hasp_models.events import EventLog
 from hasp_models.exact import ExactSimilarity
 from hasp_models.kg_embedding import KGEmbedding
@@ -29,12 +30,13 @@ from hasp_models.objectives import InfoNCE, LinkBCE, Objective
 from hasp_models.origin import origin_of
 from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.run_log import RunLog
-from hasp_models.runs import Embeddings, graph_of, new_model, open_graph, save_run
+from hasp_models.runs import new_model, save_run
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
 from hasp_models.train import Fit, fit
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
+from hasp_models.whole_graph import graph_of, open_graph
 
 __all__ = ["DEFAULTS", "evaluate_pairs", "pretrain_concepts", "read_truth", "similar", "train_run"]
 
