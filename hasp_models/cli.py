@@ -150,7 +150,7 @@ def train(
 def _train(parts: Path, out: Path, **how: Any) -> Any:
     """What every rank runs."""
     from hasp import HASPData
-    from hasp_models.tasks import train_run
+    from hasp_models.train_task import train_run
 
     return train_run(HASPData.open(parts), out, **how)
 
@@ -273,8 +273,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
+    from hasp_models.data.pair_table import read_truth
     from hasp_models.embeddings import Embeddings
-    from hasp_models.tasks import evaluate_pairs, read_truth
+    from hasp_models.tasks import evaluate_pairs
 
     found = Embeddings.load(embeddings)
     result = evaluate_pairs(found, read_truth(truth, found.ids, skip_unknown=skip_unknown), score=score)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from hasp_models.distributed.group import TIMEOUT, meet, process_group
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import read_events
 from hasp_models.files import load_tensors
-from hasp_models.tasks import train_run
+from hasp_models.train_task import train_run
 
 PARTS, EPOCHS = 3, 3
 SETTINGS = ("--dim", 4, "--layers", 1, "--free", "--parts-per-step", 2)  # two steps an epoch
