@@ -17,7 +17,8 @@ from hasp.errors import HaspError, StaleParts
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part
 from hasp.schema import Roles
 from hasp.store.framing import DTYPES, Spec
-from hasp.store.read import FolderStore, MemoryStore
+from hasp.store.memory import MemoryStore
+from hasp.store.read import FolderStore
 from hasp.store.write import Writer
 
 
