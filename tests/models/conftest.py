@@ -1,4 +1,4 @@
-"""What the tests of the experiments share: the made-up catalogue, and methods that train in a second."""
+"""What tests of the models share: a quick disk; for those of the experiments, the made-up catalogue and tiny methods."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import experiment_data
 import pytest
 
+from hasp.store.disk import Disk
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.methods import METHODS
 
@@ -24,3 +25,10 @@ def tiny() -> Iterator[None]:
 def benchmark() -> Benchmark:
     """The made-up catalogue, cut into sides."""
     return experiment_data.source()
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Syncs nothing: the machine stays up."""
+    monkeypatch.setattr(Disk, "sync", lambda self, handle: None)
+    monkeypatch.setattr(Disk, "sync_dir", lambda self, path: None)
