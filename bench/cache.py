@@ -102,7 +102,7 @@ def finish(table: Table) -> None:
             for i, row in enumerate(rows)
         ]
         panels.append(
-            Panel(name, "room for this share of the far ends", curves, lambda x: f"{x:.0%}", lambda y: f"{y:.0f} %", log=False)
+            Panel(name, "room for this share of the far ends", curves, lambda x: f"{x:.0%}", lambda y: f"{y:.0f} %", log="")
         )
     table.beside = tuple(COLUMN.values())
     table.picture, table.drawing = PICTURE, draw("Far ends that need not be read", panels)

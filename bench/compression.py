@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.bytes_curve import Line, draw_lines
+from bench.curve import Curve, Panel, draw
 from bench.forked import on_ranks
 from bench.ladder import catalogue
 from bench.measure import call_in_child
@@ -24,6 +24,7 @@ from bench.wire import tcp_bytes_sent
 from hasp import HASPData, HASPLoader
 from hasp.graph import Graph
 from hasp.sources.reverse import add_reverse
+from hasp.text import format_bytes
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.evaluate import evaluate
 from hasp_models.distributed.gradients import Gradients
@@ -135,14 +136,13 @@ def finish(table: Table) -> None:
     """Add what must be said, and draw quality against bytes."""
     if _SHORT not in table.notes:
         table.notes.append(_SHORT)
-    lines = [
-        Line(row["gradients"], [(b, m) for _, b, m in row["curve"] if b])
-        for row in table.rows
-        if "momentum" not in row["gradients"]
-    ]
-    if any(line.points for line in lines):
+    rows = [row for row in table.rows if "momentum" not in row["gradients"]]
+    points = {row["gradients"]: [(b, m) for _, b, m in row["curve"] if b] for row in rows}
+    curves = [Curve(name, found, colour=i) for i, (name, found) in enumerate(points.items()) if found]
+    if curves:
         words = f"What is learned for the bytes: {table.title.split(',')[0]}, {RANKS} ranks"
-        table.picture, table.drawing = PICTURE, draw_lines(words, lines, "bytes sent by a rank so far", "MAP@10")
+        panel = Panel("MAP@10", "bytes sent by a rank so far", curves, format_bytes, lambda y: f"{y:.3g}", log="x", low=None)
+        table.picture, table.drawing = PICTURE, draw(words, [panel])
 
 
 def _train(data: HASPData, whole: Graph, link: Any, truth: Truth, settings: dict[str, int]) -> dict[str, Any]:

@@ -45,10 +45,11 @@ class Panel:
 
     Attributes:
         title: above.
-        x, y: what the axes say, below and in the title's line.
-        curves: one or more with a point.
+        x: what the axis below says.
+        curves: one or more, each with a point.
         x_text, y_text: value -> text of a tick.
-        log: both axes; else both are linear, y from 0.
+        log: the axes that are logarithmic: ``"xy"``, ``"x"`` or neither.
+        low: where a linear y begins; ``None``: at the lowest value.
     """
 
     title: str
@@ -56,7 +57,8 @@ class Panel:
     curves: Sequence[Curve]
     x_text: Callable[[float], str]
     y_text: Callable[[float], str]
-    log: bool = True
+    log: str = "xy"
+    low: float | None = 0.0
 
 
 def draw(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
@@ -77,16 +79,16 @@ def draw(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
 def _panel(panel: Panel) -> str:
     points = [p for c in panel.curves for p in c.points]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
-    scale = math.log10 if panel.log else float
-    x_ticks = _decades(xs) if panel.log else sorted(set(xs))
-    y_ticks = _decades(ys) if panel.log else _linear(max(ys))
-    x_low, x_high = (scale(min([*xs, *x_ticks])), scale(max([*xs, *x_ticks]))) if panel.log else (min(xs), max(xs))
-    y_low, y_high = scale(min(y_ticks)), scale(max(y_ticks))
+    x_scale, y_scale = (math.log10 if axis in panel.log else float for axis in "xy")
+    x_ticks = _decades(xs) if "x" in panel.log else sorted(set(xs))
+    y_ticks = _decades(ys) if "y" in panel.log else _linear(min(ys) if panel.low is None else panel.low, max(ys))
+    x_low, x_high = x_scale(min(*xs, *x_ticks)), x_scale(max(*xs, *x_ticks))
+    y_low, y_high = y_scale(min(y_ticks)), y_scale(max(y_ticks))
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (scale(x) - x_low) / ((x_high - x_low) or 1.0)
-        up = (scale(y) - y_low) / ((y_high - y_low) or 1.0)
+        across = (x_scale(x) - x_low) / ((x_high - x_low) or 1.0)
+        up = (y_scale(y) - y_low) / ((y_high - y_low) or 1.0)
         return _LEFT + across * (right - _LEFT), bottom - up * (bottom - _TOP)
 
     out = [f'<text x="{_LEFT}" y="20" class="t">{escape(panel.title)}</text>']
@@ -141,7 +143,10 @@ def _decades(values: Sequence[float]) -> list[float]:
     return [10.0**e for e in range(low, max(high, low + 1) + 1)]
 
 
-def _linear(top: float) -> list[float]:
-    step = 10.0 ** math.floor(math.log10(top / 4)) if top > 0 else 1.0
-    step = next(f * step for f in (1, 2, 2.5, 5, 10) if f * step * 5 >= top)
-    return [step * i for i in range(math.ceil(top / step - 1e-9) + 1)]
+def _linear(low: float, high: float) -> list[float]:
+    """Up to seven round numbers around the values."""
+    span = (high - low) or abs(high) or 1.0
+    step = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(f * step for f in (1, 2, 2.5, 5, 10) if f * step * 5 >= span)
+    first = math.floor(low / step + 1e-9)
+    return [step * i for i in range(first, max(math.ceil(high / step - 1e-9), first + 1) + 1)]

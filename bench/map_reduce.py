@@ -22,12 +22,12 @@ from hasp.data import HASPData
 from hasp.parallel import cores
 from hasp.schema import Schema
 from hasp.sources.reverse import add_reverse
-from hasp_models.checkpoint import load_tensors, save_tensors
+from hasp_models.files import load_tensors, save_tensors
 from hasp_models.importance import Neighborhoods, Walks
 from hasp_models.infer import embed_all
 from hasp_models.mapreduce import embed_parts
-from hasp_models.runs import graph_of
 from hasp_models.semantic_gnn import SemanticGNN
+from hasp_models.whole_graph import graph_of
 from hasp_models.zoo.graph_model import embed
 from hasp_models.zoo.pinsage import PinSage
 

@@ -92,7 +92,7 @@ def finish(table: Table) -> None:
         most = max(most, *(int(x) for x, _ in points))
         curves.append(Curve(what, points, colour=i))
     curves.append(Curve("ideal", [(1.0, 1.0), (float(most), float(most))], dashed=True, colour=7))
-    panel = Panel("times less for the busiest", "ranks or processes", curves, lambda x: f"{x:g}", lambda y: f"{y:g}", False)
+    panel = Panel("times less for the busiest", "ranks or processes", curves, lambda x: f"{x:g}", lambda y: f"{y:g}", log="")
     table.picture, table.drawing = PICTURE, draw("Speed-up by CPU seconds of the busiest", [panel])
 
 

@@ -36,7 +36,8 @@ from hasp.scratch import MEMORY, Scratch
 from hasp.split import EelGraph, check_weights, entity_offsets, split
 from hasp.store.framing import specs
 from hasp.store.manifest import FORMAT_VERSION, Manifest, Spec
-from hasp.store.read import FolderStore, MemoryStore
+from hasp.store.memory import MemoryStore
+from hasp.store.read import FolderStore
 from hasp.store.write import Writer
 
 if TYPE_CHECKING:

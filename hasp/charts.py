@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["MAX_BARS", "Line", "Series", "bars", "compact", "histogram", "share_bar"]
+__all__ = ["MAX_BARS", "Line", "Series", "bars", "compact", "histogram", "nice", "share_bar"]
 
 MAX_BARS = 96
 """Parts that are drawn one by one; above, the page shows histograms."""
@@ -56,7 +56,7 @@ def bars(title: str, series: Sequence[Series], fmt: Format = compact, line: Line
     """
     count = len(series[0].values)
     totals = [sum(s.values[p] for s in series) for p in range(count)]
-    top = _nice(max([*totals, 1.12 * line.value if line else 0, 1]))
+    top = nice(max([*totals, 1.12 * line.value if line else 0, 1]))
     width = (_W - _LEFT - _RIGHT) / count
     gap = min(4.0, width * 0.2)
     out = [_axis_y(top, fmt)]
@@ -102,7 +102,7 @@ def histogram(title: str, values: Sequence[int], fmt: Format = compact, line: Li
     reach = line is not None and last < line.value <= last + 2 * (last - first)
     end = line.value + 0.02 * (line.value - first) if line is not None and reach else last
     scale = (_W - _LEFT - _RIGHT) / (end - first)
-    top = _nice(max(counts))
+    top = nice(max(counts))
     out = [_axis_y(top, compact)]
     for i, number in enumerate(counts):
         x, height = _LEFT + i * step * scale, number / top * _inner()
@@ -150,8 +150,10 @@ def _inner() -> int:
     return _H - _TOP - _BOTTOM
 
 
-def _nice(value: float) -> float:
-    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten: where an axis ends."""
+def nice(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten: where an axis ends; 1 for 0."""
+    if value <= 0:
+        return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(f * power for f in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if f * power >= value * (1 - 1e-9))
 

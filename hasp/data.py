@@ -21,7 +21,8 @@ from hasp.part import Part
 from hasp.report import Report
 from hasp.schema import EdgeType, Roles, Schema
 from hasp.store.manifest import Manifest
-from hasp.store.read import FolderStore, MemoryStore
+from hasp.store.memory import MemoryStore
+from hasp.store.read import FolderStore
 from hasp.text import format_bytes
 
 __all__ = ["HASPData"]

@@ -24,7 +24,8 @@ from hasp.store.framing import Spec
 from hasp.store.layout import IDS, NODE_PART, check_block, file_name
 
 if TYPE_CHECKING:
-    from hasp.store.read import FolderStore, MemoryStore
+    from hasp.store.memory import MemoryStore
+    from hasp.store.read import FolderStore
 
 __all__ = ["verify"]
 

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from hasp import __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
-from hasp.store.framing import chunks, parse_json
+from hasp_models.files import read_json, save_tensors, write_json
 
-__all__ = ["Checkpoint", "load_tensors", "read_json", "save_tensors", "signature", "weights_of", "write_json"]
+__all__ = ["Checkpoint", "signature", "weights_of"]
 
 _JSON, _VERSION = "checkpoint.json", 1
 _LATER = {"blake3", "library", "build"}  # keys that early versions did not write
 _KEYS = {"format_version", "file", "model", "optimizer", "loader", "settings", "progress"}
-_LIMIT = 1 << 28
 
 
 @dataclass
@@ -85,11 +84,11 @@ class Checkpoint:
                     plain.setdefault(str(index), {})[key] = value
         name = f"state-{int(progress['step']):010d}.safetensors"
         self.disk.make_folder(self.folder)
-        size, digest = self.disk.put(self.folder / name, chunks(tensors))
+        file = save_tensors(self.folder / name, tensors, self.disk)
         meta = {
             "format_version": _VERSION,
             "library": __version__,
-            "file": {"name": name, "bytes": size, "blake3": digest},
+            "file": file,
             "build": _build(loader),
             "model": signature(model),
             "optimizer": {"kind": type(optimizer).__name__, "groups": state["param_groups"], "state": plain},
@@ -205,33 +204,3 @@ def difference(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
 
 def _words(entry: Any) -> str:
     return "absent" if entry is None else f"{entry[0]} {tuple(entry[1])}"
-
-
-def write_json(path: Path, value: Any, disk: Disk | None = None) -> None:
-    """Write plain values as JSON, atomically. Infinite numbers and NaN are refused, as no reader agrees on them."""
-    (disk or Disk()).put(path, [(json.dumps(value, indent=1, allow_nan=False) + "\n").encode()])
-
-
-def read_json(path: Path, disk: Disk | None = None) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote. Raises :class:`CorruptPart` for anything but an object."""
-    disk = disk or Disk()
-    disk.size(path)
-    try:
-        value = parse_json(disk.head(path, _LIMIT))
-    except CorruptPart as error:
-        raise CorruptPart(f"{path}: {error}; make it again") from error
-    if not isinstance(value, dict):
-        raise CorruptPart(f"{path} holds one object, got {type(value).__name__}; make it again")
-    return value
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], disk: Disk | None = None) -> None:
-    """Write tensors as safetensors, atomically."""
-    (disk or Disk()).put(path, chunks(tensors))
-
-
-def load_tensors(path: Path, disk: Disk | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file, memory-mapped."""
-    disk = disk or Disk()
-    disk.size(path)
-    return disk.map(path)

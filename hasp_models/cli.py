@@ -13,28 +13,13 @@ import typer
 
 from hasp.console import DEBUG, command, show, show_json
 from hasp.errors import HaspError
+from hasp_models.texts import EPILOG
 
 __all__ = ["app", "main"]
 
-_EPILOG = """\b
-An example, over parts of hasp build shop/ parts/ --reverse:
-  hasp-models pretrain parts/ --out kg/
-  hasp-models train parts/ --concepts kg/ --out run/
-  hasp-models embed run/ shop/ --out emb/
-  hasp-models similar emb/ "a title"
-  hasp-models evaluate emb/ --truth pairs.csv     columns a and b: your ids
-
-\b
-Exit codes:
-  0    done
-  1    something unexpected happened; for watch: the run failed
-  2    bad input, settings or files: a line with the rule, the value and the remedy
-  130  interrupted: run train, embed --by-parts or reproduce again to go on
-"""
-
 app = typer.Typer(
     help="Models over HASP parts: pretrain concepts, train SemanticGNN, embed, find similar entities, evaluate, reproduce.",
-    epilog=_EPILOG,
+    epilog=EPILOG,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it takes "[the first]" for markup and leaves it out
@@ -184,7 +169,7 @@ def train(
 def _train(parts: Path, out: Path, **how: Any) -> Any:
     """What every rank runs."""
     from hasp import HASPData
-    from hasp_models.tasks import train_run
+    from hasp_models.train_task import train_run
 
     return train_run(HASPData.open(parts), out, **how)
 
@@ -250,7 +235,8 @@ def embed(
 ) -> None:
     """Embed every entity of a graph, all edges kept, new entities included. By parts, a repeated call goes on where it was."""
     from hasp_models.checks import check_out
-    from hasp_models.runs import Embeddings, load_run
+    from hasp_models.embeddings import Embeddings
+    from hasp_models.runs import load_run
 
     check_out(out, "embeddings")
     if by_parts:
@@ -283,7 +269,7 @@ def similar(
     json: Json = False,
 ) -> None:
     """The nearest entities of one, and the concepts and links that explain each."""
-    from hasp_models.runs import Embeddings
+    from hasp_models.embeddings import Embeddings
     from hasp_models.tasks import similar as find
     from hasp_models.texts import similar_text
 
@@ -304,8 +290,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
-    from hasp_models.runs import Embeddings
-    from hasp_models.tasks import evaluate_pairs, read_truth
+    from hasp_models.data.pair_table import read_truth
+    from hasp_models.embeddings import Embeddings
+    from hasp_models.tasks import evaluate_pairs
     from hasp_models.texts import evaluate_text
 
     found = Embeddings.load(embeddings)

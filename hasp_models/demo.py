@@ -21,8 +21,10 @@ from hasp.sources.synthetic import Catalogue, Generated, generate
 from hasp_models.data.csr import CSR
 from hasp_models.data.metrics import per_query
 from hasp_models.data.neighbors import FixedScorer, Scorer, rank
-from hasp_models.runs import Embeddings, load_run
-from hasp_models.tasks import pretrain_concepts, similar, train_run
+from hasp_models.embeddings import Embeddings
+from hasp_models.runs import load_run
+from hasp_models.tasks import pretrain_concepts, similar
+from hasp_models.train_task import train_run
 
 __all__ = ["demo"]
 

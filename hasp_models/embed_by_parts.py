@@ -15,9 +15,10 @@ from torch import Tensor
 from hasp import HASPData
 from hasp.errors import HaspError
 from hasp.schema import EdgeType, parse_edge_name
+from hasp_models.embeddings import Embeddings
 from hasp_models.mapreduce import embed_parts
 from hasp_models.part_layers import cut_into
-from hasp_models.runs import Embeddings, load_run
+from hasp_models.runs import load_run
 from hasp_models.tiers import Tiers
 from hasp_models.views import concept_view_of_parts, knows_cold
 

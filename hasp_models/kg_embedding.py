@@ -19,7 +19,7 @@ from hasp.errors import CorruptPart, HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.store.disk import Disk
 from hasp.store.framing import chunks
-from hasp_models.checkpoint import read_json, write_json
+from hasp_models.files import read_json, write_json
 from hasp_models.triples import Triples, batches
 
 __all__ = ["KGEmbedding", "KGMethod", "Ranking", "filtered_ranking"]

@@ -32,7 +32,8 @@ from hasp import HASPData
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
 from hasp.store.read import FolderStore
-from hasp_models.checkpoint import load_tensors, read_json, save_tensors, signature, write_json
+from hasp_models.checkpoint import signature
+from hasp_models.files import load_tensors, read_json, save_tensors, write_json
 from hasp_models.origin import parts_input, stamp
 from hasp_models.part_layers import Read, SemanticParts, Tensors
 from hasp_models.semantic_gnn import SemanticGNN

@@ -21,7 +21,7 @@ from hasp.rng import hash64
 from hasp.schema import EdgeType
 from hasp_models.pair_softmax import answers, pair_softmax
 
-__all__ = ["OBJECTIVES", "InfoNCE", "LinkBCE", "LossTerm", "Objective", "full_precision", "supervised", "vectors"]
+__all__ = ["InfoNCE", "LinkBCE", "LossTerm", "Objective", "full_precision", "supervised", "vectors"]
 
 
 class LossTerm(NamedTuple):
@@ -160,7 +160,3 @@ def vectors(model: Any, batch: Any, types: Iterable[str]) -> Mapping[str, Tensor
 def full_precision(x: Tensor) -> Tensor:
     """Losses are computed in float32 at least, whatever mixed precision made of the vectors."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-OBJECTIVES: dict[str, Callable[[EdgeType], Objective]] = {"paper": LinkBCE, "infonce": InfoNCE}
-"""Objectives by the names of ``hasp-models train --objective``."""

@@ -19,8 +19,8 @@ from hasp import HASPData, __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import parse_json
-from hasp_models.checkpoint import read_json
 from hasp_models.events import LOG, read_events
+from hasp_models.files import read_json
 
 __all__ = ["Link", "Origin", "link", "origin_of", "parts_input", "stamp"]
 

@@ -19,9 +19,9 @@ from hasp import HASPData
 from hasp.errors import HaspError
 from hasp.schema import EdgeType
 from hasp_models.kg_embedding import KGEmbedding
-from hasp_models.runs import graph_of
 from hasp_models.semantic_gnn import SemanticGNN, input_options
 from hasp_models.tiers import Tiers
+from hasp_models.whole_graph import graph_of
 
 __all__ = ["blend_start", "linked", "rarity", "shares_of", "tiers_of"]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from hasp.errors import HaspError
 from hasp.store.disk import Disk
-from hasp_models.checkpoint import read_json
 from hasp_models.events import LOG, Event, EventReader, Process
+from hasp_models.files import read_json
 
 __all__ = ["Snapshot", "State", "snapshot"]
 

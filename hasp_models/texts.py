@@ -1,12 +1,29 @@
-"""What the commands print of their results, as text."""
+"""What the commands print of their results and below their help, as text."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hasp_models.data.evaluate import Result
+if TYPE_CHECKING:  # help is shown without loading torch
+    from hasp_models.data.evaluate import Result
 
-__all__ = ["evaluate_text", "similar_text"]
+__all__ = ["EPILOG", "evaluate_text", "similar_text"]
+
+EPILOG = """\b
+An example, over parts of hasp build shop/ parts/ --reverse:
+  hasp-models pretrain parts/ --out kg/
+  hasp-models train parts/ --concepts kg/ --out run/
+  hasp-models embed run/ shop/ --out emb/
+  hasp-models similar emb/ "a title"
+  hasp-models evaluate emb/ --truth pairs.csv     columns a and b: your ids
+
+\b
+Exit codes:
+  0    done
+  1    something unexpected happened; for watch: the run failed
+  2    bad input, settings or files: a line with the rule, the value and the remedy
+  130  interrupted: run train, embed --by-parts or reproduce again to go on
+"""
 
 _GROUPS = {"group0": "3 links or fewer", "group1": "4 to 6", "group2": "more than 6", "cold": "none"}
 

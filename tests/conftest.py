@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 settings.register_profile(
     "house", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
-# For tests/mutations.py, which asks whether a test fails and not on what.
+# For tests/mutate.py, which asks whether a test fails and not on what.
 settings.register_profile("no-shrinking", settings.get_profile("house"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("house")
 

@@ -18,7 +18,7 @@ __all__ = ["Store", "open_store", "part_costs"]
 
 
 class Store(Protocol):
-    """Parts and the three blocks beside them, on disk or in memory (:mod:`hasp.store.read`)."""
+    """Parts and the three blocks beside them, on disk (:mod:`hasp.store.read`) or in memory (:mod:`hasp.store.memory`)."""
 
     @property
     def manifest(self) -> Manifest:

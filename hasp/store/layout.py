@@ -18,6 +18,7 @@ __all__ = [
     "MANIFEST",
     "NODE_PART",
     "check_block",
+    "check_part_id",
     "file_name",
     "is_data",
     "tensor_order",
@@ -139,3 +140,9 @@ def check_type_names(roles: Roles) -> None:
     for name in [*roles.nodes, *(part for edge_type in roles.edges for part in edge_type)]:
         if "/" in name or not name.isprintable() or not name:
             raise HaspError(f"names of types are printable and have no '/', got {name!r}; rename the type")
+
+
+def check_part_id(part_id: int, num_parts: int) -> None:
+    """Raise :class:`HaspError` if there is no such part."""
+    if not 0 <= part_id < num_parts:
+        raise HaspError(f"parts are numbered 0..{num_parts - 1}, got {part_id}; choose one of these")

@@ -1,4 +1,4 @@
-"""FolderStore and MemoryStore: where a loader reads parts from, on disk or in memory, behind one interface."""
+"""FolderStore: a finished build on disk, from which a loader reads parts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.store import ids as text
 from hasp.store.disk import Disk, Progress, failing
 from hasp.store.framing import MAX_HEADER, Spec, header, parse_header, parse_json
-from hasp.store.layout import BUILD_LOG, IDS, JOURNAL, MANIFEST, NODE_PART, block_types, file_name, tensor_order
+from hasp.store.layout import BUILD_LOG, IDS, JOURNAL, MANIFEST, NODE_PART, block_types, check_part_id, file_name, tensor_order
 from hasp.store.manifest import Manifest
 
-__all__ = ["FolderStore", "MemoryStore", "Verify"]
+__all__ = ["FolderStore", "Verify"]
 
 Verify = Literal["size", "first", "always"]
 
@@ -94,7 +94,7 @@ class FolderStore:
             CorruptPart: its file is not what the manifest says.
             StaleParts: the folder was rebuilt since it was opened.
         """
-        _check_id(part_id, self.num_parts)
+        check_part_id(part_id, self.num_parts)
         return self._block(part_id)
 
     def read_ahead(self, part_ids: Iterable[int]) -> None:
@@ -276,71 +276,8 @@ class FolderStore:
         return found
 
 
-class MemoryStore:
-    """Parts that were never written: the same interface as :class:`FolderStore`.
-
-    Args:
-        manifest: with no files.
-        parts: in order of their ids.
-        shared: semantic nodes and the edges among them.
-        sampled: nodes of the sampled types and their edges without an entity end.
-        cut: the entity-entity edges between two parts.
-        node_part: int32 ``[n]`` per entity type.
-        ids: per node type, where there are any.
-        names: per node type, where there are any.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        parts: Sequence[Part],
-        shared: Part,
-        sampled: Part,
-        cut: Part,
-        node_part: Mapping[str, Tensor],
-        ids: Mapping[str, npt.NDArray[Any]],
-        names: Mapping[str, npt.NDArray[Any]],
-    ) -> None:
-        self.manifest = manifest
-        self.shared, self.sampled, self.cut = shared, sampled, cut
-        self.build_log: dict[str, Any] = {}
-        self._parts, self._node_part = list(parts), dict(node_part)
-        self._ids, self._names = dict(ids), dict(names)
-
-    @property
-    def num_parts(self) -> int:
-        """Number of parts."""
-        return len(self._parts)
-
-    def part(self, part_id: int) -> Part:
-        """One part. Raises :class:`HaspError` if there is no such part."""
-        _check_id(part_id, self.num_parts)
-        return self._parts[part_id]
-
-    def node_part(self) -> dict[str, Tensor]:
-        """The part of every entity, int32 ``[n]`` per entity type."""
-        return dict(self._node_part)
-
-    def ids(self, node_type: str) -> npt.NDArray[Any] | None:
-        """The user's own ids of a type ``[n]``, or ``None``."""
-        return self._ids.get(node_type)
-
-    def names(self, node_type: str) -> npt.NDArray[Any] | None:
-        """Readable names of a type ``[n]``, or ``None``."""
-        return self._names.get(node_type)
-
-    def check_files(self, progress: Progress | None = None) -> list[str]:
-        """There are no files, and so no problems with them."""
-        return []
-
-
 def _reopen(root: str, verify: str, data: bytes) -> FolderStore:
     store = FolderStore.open(root, verify)
     if store._data != data:
         raise StaleParts(f"{root} was rebuilt since it was opened; open it again")
     return store
-
-
-def _check_id(part_id: int, num_parts: int) -> None:
-    if not 0 <= part_id < num_parts:
-        raise HaspError(f"parts are numbered 0..{num_parts - 1}, got {part_id}; choose one of these")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hasp.errors import HaspError
 from hasp_models.data.evaluate import Result
 from hasp_models.data.neighbors import EmbeddingScorer, Scorer
+from hasp_models.data.pair_table import numbered
 
 __all__ = ["Judged", "evaluate_judged"]
 
@@ -88,23 +89,8 @@ class Judged:
                 f"{path}: judgments have the columns 'a', 'b' and, as numbers, 'score', found {list(columns)}; correct them"
             )
         score = np.asarray(columns["score"], dtype=np.float64)
-        text = np.asarray(ids).astype(str)
-        order = np.argsort(text, kind="stable")
-        ends = []
-        for column in ("a", "b"):
-            wanted = np.asarray(columns[column]).astype(str)
-            at = order[np.minimum(np.searchsorted(text[order], wanted), max(text.size - 1, 0))]
-            ends.append((wanted, np.where(text[at] == wanted, at, -1)))
-        unknown = np.unique(np.concatenate([w[f < 0] for w, f in ends]))
-        if unknown.size and not skip_unknown:
-            some = ", ".join(repr(str(u)) for u in unknown[:5])
-            raise HaspError(
-                f"{path}: every id is an entity, but {unknown.size:,} are not ({some}); correct them, or skip_unknown=True"
-            )
-        keep = (ends[0][1] >= 0) & (ends[1][1] >= 0)
-        return cls.from_pairs(
-            path.name.split(".")[0], ends[0][1][keep], ends[1][1][keep], score[keep], {"unknown id": int((~keep).sum())}
-        )
+        a, b, known = numbered(path, columns["a"], columns["b"], ids, skip_unknown=skip_unknown)
+        return cls.from_pairs(path.name.split(".")[0], a, b, score[known], {"unknown id": int((~known).sum())})
 
     def classes(self, threshold: float) -> npt.NDArray[np.bool_]:
         """Bool ``[P]``: which pairs count as similar: grades above ``threshold``."""

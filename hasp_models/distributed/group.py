@@ -14,7 +14,7 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -62,14 +62,7 @@ def process_group(
         dist.destroy_process_group()
 
 
-def meet(
-    store: Store,
-    rank: int,
-    size: int,
-    seconds: float,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> str:
+def meet(store: Store, rank: int, size: int, seconds: float) -> str:
     """Agree with the other ranks of this attempt on a name that no other attempt has, whatever earlier ones left in the store.
 
     Each rank leaves a random word. Rank 0 lists the words that it finds, with a name, until every rank has repeated the name;
@@ -80,8 +73,6 @@ def meet(
         rank: of this process.
         size: number of ranks.
         seconds: after which it is given up.
-        sleep: waits.
-        clock: seconds.
 
     Returns:
         The name, the same on every rank.
@@ -89,10 +80,10 @@ def meet(
     Raises:
         HaspError: not all ranks came.
     """
-    word, end = os.urandom(8).hex(), clock() + seconds
+    word, end = os.urandom(8).hex(), time.monotonic() + seconds
     store.set(f"hasp/word/{rank}", word)
     listed: dict[int, str] = {}
-    while clock() < end:
+    while time.monotonic() < end:
         if rank:
             seen = json.loads(_get(store, "hasp/list") or '{"words": {}}')
             if seen["words"].get(str(rank)) == word:
@@ -105,7 +96,7 @@ def meet(
                 listed = words
             if all(_get(store, f"hasp/said/{r}") == word for r in range(1, size)):
                 return word
-        sleep(_PAUSE)
+        time.sleep(_PAUSE)
     raise HaspError(
         f"all {size} ranks meet within {seconds:g} s, but rank {rank} waits in vain; see the output of the others, start again"
     )

@@ -7,7 +7,7 @@ from hasp_models.experiments.graph_models import TRAINING
 from hasp_models.experiments.judge import judge
 from hasp_models.experiments.method import Settings
 from hasp_models.experiments.methods import METHODS
-from hasp_models.experiments.plots import Bar, grouped_bars
+from hasp_models.experiments.plots import method_bars
 from hasp_models.experiments.store import Job, Outcome
 from hasp_models.experiments.table1 import OURS, PLAIN
 from hasp_models.experiments.tables import cell, markdown, percent, pick, rows_of, with_holm
@@ -39,6 +39,7 @@ CHANGES: dict[str, Settings] = {
 """What is changed -> the settings that differ from the chosen ones; what changes nothing is left out. Besides these: the model
 without the KG."""
 
+_WORDS = {"co_sim": "Co-Sim", "hc": "HC-Sim"}
 _SEEN = (("co_sim", "all"), ("hc", "all"), ("hc", "cold"))
 
 
@@ -75,9 +76,8 @@ def _rows(context: Context) -> list[Row]:
 
 
 def _text(rows: list[Row]) -> str:
-    titles = {"co_sim": "Co-Sim", "hc": "HC-Sim"}
     seen = [(t, g) for t, g in _SEEN if pick(rows, truth=t, group=g)]
-    heads = [titles[t] + ("" if g == "all" else f" {g}") + " map@10" for t, g in seen]
+    heads = [_WORDS[t] + ("" if g == "all" else f" {g}") + " map@10" for t, g in seen]
     head = ["changed", *heads, *(f"{h}: as it is over this (p)" for h in heads)]
     lines = []
     for name in dict.fromkeys(row["method"] for row in rows):
@@ -97,13 +97,8 @@ def _over(row: Row | None) -> str:
 
 
 def _draw(rows: list[Row]) -> dict[str, str]:
-    drawings = {}
-    for truth, title in (("co_sim", "Co-Sim"), ("hc", "HC-Sim")):
-        some = [r for r in rows if r["truth"] == truth and r["group"] == "all" and "mean" in r]
-        if some:
-            bars = [(r["method"], [Bar(r["mean"], r["low"], r["high"])]) for r in some]
-            drawings[f"ablation-{truth}.svg"] = grouped_bars(f"One change at a time: {title} MAP@10", ["MAP@10"], bars)
-    return drawings
+    titles = {t: f"One change at a time: {words} MAP@10" for t, words in _WORDS.items()}
+    return method_bars(rows, "ablation", titles)
 
 
 ABLATION = Experiment("ablation", "One change at a time", (OURS, PLAIN), (OURS, PLAIN), _jobs, _run, _rows, _text, _draw)

@@ -11,7 +11,7 @@ from hasp_models.data.neighbors import EmbeddingScorer, Scorer
 from hasp_models.experiments.context import Context, Experiment, Row, fit_job
 from hasp_models.experiments.judge import judge
 from hasp_models.experiments.methods import METHODS
-from hasp_models.experiments.plots import Bar, grouped_bars
+from hasp_models.experiments.plots import Bar, grouped_bars, method_bars
 from hasp_models.experiments.store import Job, Outcome
 from hasp_models.experiments.table1 import GROUPS, MAPS, NETFLIX, OURS, PLAIN
 from hasp_models.experiments.tables import cell, markdown, percent, pick, rows_of, with_holm
@@ -247,13 +247,7 @@ def _fig8_text(rows: list[Row]) -> str:
 
 
 def _fig8_draw(rows: list[Row]) -> dict[str, str]:
-    drawings = {}
-    for truth in ("co_sim", "hc"):
-        some = [r for r in rows if r["truth"] == truth and r["group"] == "all" and r["metric"] == "map@10"]
-        if some:
-            bars = [(r["variant"], [Bar(r["mean"], r["low"], r["high"])]) for r in some]
-            drawings[f"fig8-{truth}.svg"] = grouped_bars(f"Training on parts: {truth} MAP@10", ["MAP@10"], bars)
-    return drawings
+    return method_bars(rows, "fig8", {t: f"Training on parts: {t} MAP@10" for t in ("co_sim", "hc")}, by="variant")
 
 
 def _by_group(rows: list[Row], wanted: list[dict[str, Any]], truth: str) -> list[tuple[str, list[Bar]]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Bar", "grouped_bars"]
+from hasp.charts import nice
+
+__all__ = ["Bar", "grouped_bars", "method_bars"]
 
 _COLOURS = ("#3b6fb6", "#d9822b", "#3f9c6b", "#a8518a", "#7a7a7a", "#b8a12e")
 _HEIGHT, _TOP, _LEFT, _RIGHT = 300, 54, 56, 12
@@ -41,7 +42,7 @@ def grouped_bars(title: str, names: Sequence[str], groups: Sequence[tuple[str, S
     slant = max((len(label) for label, _ in groups), default=0) * 7 > width
     below = 110 if slant else 30
     values = [v for _, bars in groups for b in bars for v in (b.value, b.low, b.high)]
-    top, bottom = _nice(max([*values, 0.0])), -_nice(max([*(-v for v in values), 0.0])) if min([*values, 0.0]) < 0 else 0.0
+    top, bottom = nice(max([*values, 0.0])), -nice(max([*(-v for v in values), 0.0])) if min([*values, 0.0]) < 0 else 0.0
 
     def y(value: float) -> float:
         return _TOP + inner * (top - value) / (top - bottom)
@@ -77,9 +78,19 @@ def grouped_bars(title: str, names: Sequence[str], groups: Sequence[tuple[str, S
     return head + "".join(out) + "</svg>\n"
 
 
-def _nice(value: float) -> float:
-    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten; 1 for 0."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(f * power for f in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if f * power >= value * (1 - 1e-9))
+def method_bars(rows: Sequence[Mapping[str, Any]], name: str, titles: Mapping[str, str], by: str = "method") -> dict[str, str]:
+    """File name -> a drawing of MAP@10 over all queries, one per truth that has rows, with a bar per method.
+
+    Args:
+        rows: of an experiment.
+        name: what the names of the files begin with.
+        titles: truth -> title.
+        by: the column that names a bar.
+    """
+    drawings = {}
+    for truth, title in titles.items():
+        some = [r for r in rows if (r["truth"], r["group"], r["metric"]) == (truth, "all", "map@10")]
+        if some:
+            bars = [(r[by], [Bar(r["mean"], r["low"], r["high"])]) for r in some]
+            drawings[f"{name}-{truth}.svg"] = grouped_bars(title, ["MAP@10"], bars)
+    return drawings

@@ -27,11 +27,11 @@ from hasp import __version__
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import chunks, parse_json
-from hasp_models.checkpoint import load_tensors, read_json, write_json
 from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.evaluate import Result
 from hasp_models.experiments.judge import METRICS
 from hasp_models.experiments.method import Settings, digest
+from hasp_models.files import load_tensors, read_json, write_json
 from hasp_models.origin import stamp
 
 __all__ = ["Job", "Outcome", "Store", "fingerprint"]

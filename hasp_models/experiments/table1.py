@@ -5,7 +5,7 @@ from __future__ import annotations
 from hasp_models.experiments.claims import claims_text
 from hasp_models.experiments.context import Context, Experiment, Row, fit_job
 from hasp_models.experiments.judge import judge
-from hasp_models.experiments.plots import Bar, grouped_bars
+from hasp_models.experiments.plots import Bar, grouped_bars, method_bars
 from hasp_models.experiments.store import Job, Outcome
 from hasp_models.experiments.tables import cell, markdown, percent, pick, rows_of, with_holm
 
@@ -112,13 +112,7 @@ def _beside(row: Row | None) -> str:
 
 
 def _draw(rows: list[Row]) -> dict[str, str]:
-    drawings = {}
-    for truth in ("co_sim", "hc"):
-        some = [r for r in rows if r["truth"] == truth and r["group"] == "all" and r["metric"] == "map@10"]
-        if some:
-            bars = [(r["method"], [Bar(r["mean"], r["low"], r["high"])]) for r in some]
-            drawings[f"table1-{truth}.svg"] = grouped_bars(f"{_WORDS[truth]}: MAP@10", ["MAP@10"], bars)
-    return drawings
+    return method_bars(rows, "table1", {t: f"{_WORDS[t]}: MAP@10" for t in ("co_sim", "hc")})
 
 
 def _fig5_jobs(context: Context) -> list[Job]:

@@ -8,7 +8,6 @@ source: PureSVD of the graph users' engagements, for entities with users enough.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +21,8 @@ from hasp_models.data.benchmark import Benchmark
 from hasp_models.data.neighbors import top_k
 from hasp_models.node_inputs import n_id_of
 from hasp_models.objectives import LossTerm
-from hasp_models.zoo.gat import HeteroGAT
 
-__all__ = ["Given", "GivenSimilarity", "given_vectors", "netflix_baseline"]
+__all__ = ["Given", "GivenSimilarity", "given_vectors"]
 
 TARGETS = ("vectors", "pairs")
 
@@ -39,23 +37,6 @@ class Given(NamedTuple):
 
     vectors: Tensor
     known: Tensor
-
-
-def netflix_baseline(
-    parts: Any, given: Given, dim: int = 64, layers: int = 2, *, objective: Mapping[str, Any] | None = None, **options: Any
-) -> tuple[HeteroGAT, GivenSimilarity]:
-    """Model and objective of the baseline, for :func:`hasp_models.train.fit`.
-
-    Args:
-        parts: a :class:`hasp.HASPData`.
-        given: see :func:`given_vectors`; of width ``dim`` unless the objective compares pairs.
-        dim: see :class:`hasp_models.zoo.gat.HeteroGAT`.
-        layers: likewise.
-        objective: options of :class:`GivenSimilarity`.
-        **options: of ``HeteroGAT.from_data``.
-    """
-    model = HeteroGAT.from_data(parts, dim, layers, **options)
-    return model, GivenSimilarity(parts.roles.entity[0], *given, **(objective or {}))
 
 
 def given_vectors(benchmark: Benchmark, dim: int = 64, min_users: int = 20) -> Given:

@@ -2,12 +2,12 @@
 
 import json
 import re
-import warnings
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from bench_rows import numbers
 
 from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, run
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
@@ -15,19 +15,7 @@ from bench.table import Table
 from hasp.errors import HaspError
 from hasp.part import Edges, Part
 
-
-@pytest.fixture(autouse=True)
-def peers_may_warn():
-    """PyG and the bench's own subjects warn about what is none of our business here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def numbers(table, column):
-    values = [row[column] for row in table.rows if row.get(column) is not None]
-    assert values and all(np.isfinite(v) and v > 0 for v in values), column
-    return values
+pytestmark = pytest.mark.usefixtures("peers_may_warn")
 
 
 def test_planted_graph_is_deterministic_and_has_the_mixing_that_was_asked_for():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from bench import bytes_curve, compression, distributed, wire
+from bench import compression, curve, distributed, wire
 
 WIRE = """
 import json, torch, torch.distributed as dist
@@ -65,8 +65,12 @@ def test_as_many_processes_learn_the_same():
 
 
 def test_a_drawing_holds_its_points_and_escapes_names():
-    lines = [bytes_curve.Line("a<b", [(1e3, 0.1), (2e5, 0.3)]), bytes_curve.Line("none", [])]
-    text = bytes_curve.draw_lines("t", lines, "x", "y")
-    assert "a&lt;b: 200 kB, 0.3000" in text and ">none<" not in text and text.count("<circle") == 2
-    flat = bytes_curve.draw_lines("t", [bytes_curve.Line("one", [(10.0, 0.5)])], "x", "y")
-    assert "nan" not in flat and flat.count("<circle") == 1
+    for log in ("xy", "x", ""):
+        some = [curve.Curve("a<b", [(1e3, 0.1), (2e5, 0.3)]), curve.Curve("one", [(10.0, 0.5)], colour=1)]
+        for curves in (some, some[1:]):  # a point alone has a scale, too
+            panel = curve.Panel("y", "x", curves, lambda x: f"{x:.0f} B", lambda y: f"{y:.4f}", log, low=None)
+            text = curve.draw("t", [panel])
+            assert "nan" not in text and text.count("<circle") == sum(len(c.points) for c in curves)
+            assert "one: 10 B, 0.5000" in text and ("a&lt;b: 200000 B, 0.3000" in text) is (len(curves) == 2)
+            at = [tuple(map(float, m)) for m in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text)]
+            assert all(66 <= x <= 410 and 34 <= y <= 286 for x, y in at)

@@ -1,18 +1,10 @@
 """The floors of the kernels, and two loaders at equal time, at their small sizes. No time is judged here."""
 
-import warnings
-
 import pytest
 
 from bench import equal_time, floors
 
-
-@pytest.fixture(autouse=True)
-def peers_may_warn():
-    """PyG warns about what is none of our business here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.usefixtures("peers_may_warn")
 
 
 def test_every_kernel_stands_beside_its_floor():

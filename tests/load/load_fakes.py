@@ -177,6 +177,17 @@ def example(num_parts: int = 6, titles: int = 60, edges: int = 300, seed: int = 
     return data, build(data, labels, num_parts)
 
 
+def parts_of(loader: Any) -> list[list[int]]:
+    """The parts of each batch."""
+    return [b.part_id.tolist() for b in loader]
+
+
+def tag(batch: HeteroData) -> HeteroData:
+    """A transform that leaves a trace."""
+    batch.tag = torch.tensor([batch["title"].num_nodes])
+    return batch
+
+
 def same(a: Any, b: Any) -> None:
     """Two batches hold the same attributes with the same bytes."""
     assert a.metadata() == b.metadata()
@@ -186,6 +197,7 @@ def same(a: Any, b: Any) -> None:
             x, y = left[key], right[key]
             if isinstance(x, Tensor):
                 assert x.dtype == y.dtype and x.shape == y.shape, key
+                x, y = (v.float() if v.dtype == torch.bfloat16 else v for v in (x, y))  # NumPy has no bfloat16
                 assert x.numpy(force=True).tobytes() == y.numpy(force=True).tobytes(), key
             else:
                 assert x == y, key

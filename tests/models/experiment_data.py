@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,13 @@ import torch
 from hasp.graph import Graph
 from hasp_models.data import splits
 from hasp_models.data.benchmark import Benchmark, make_benchmark
+from hasp_models.data.evaluate import Result
+from hasp_models.data.neighbors import FixedScorer
 from hasp_models.data.splits import LinkRule
+from hasp_models.experiments.context import Context, Size
+from hasp_models.experiments.judge import METRICS
+from hasp_models.experiments.methods import METHODS
+from hasp_models.experiments.store import Store
 
 ITEMS, COMMUNITIES, USERS = 120, 6, 900
 RULE, WEAK = LinkRule(3, 0.05, 1.0, 5), LinkRule(1, 0.0, 0.0, 8)
@@ -63,6 +71,27 @@ def source(split: int = 0) -> Benchmark:
     )
 
 
+def scorer_of(benchmark: Benchmark, number: float) -> FixedScorer:
+    """Random scores, the same for the same number."""
+    generator = torch.Generator().manual_seed(int(number))
+    return FixedScorer(torch.rand(benchmark.num_items, generator=generator))
+
+
+def result(values: Any, method: str = "a", truth: str = "hc") -> Result:
+    """The same value of every metric for each query; the first two queries are cold."""
+    table = np.asarray(values, dtype=np.float64)
+    queries = np.arange(table.size)
+    groups = {"cold": queries < 2, "group0": queries >= 0, "group1": queries < 0, "group2": queries < 0}
+    return Result(method, truth, "kept", queries, dict.fromkeys(METRICS, table), groups)
+
+
+def context_of(folder: Path, names: list[str], seeds: int = 2, splits: int = 2) -> Context:
+    """An experiment over the methods of these names with their default settings, and an empty store."""
+    size = Size(seeds=seeds, splits=splits, trials=1, samples=100)
+    methods = [METHODS[n] for n in names]
+    return Context(source, Store(folder), size, methods, {m.name: m.settings() for m in methods})
+
+
 def main(arguments: list[str]) -> None:
     """Run an experiment as the command does, in a process that a test can kill."""
     from hasp_models.experiments.reproduce import reproduce
@@ -75,13 +104,9 @@ def main(arguments: list[str]) -> None:
 
 def small() -> None:
     """Make all trained methods tiny, for this process."""
-    from dataclasses import replace
-
-    from hasp_models.experiments import methods
-
-    for name, method in list(methods.METHODS.items()):
+    for name, method in list(METHODS.items()):
         sizes = {k: v for k, v in SMALL.items() if k in method.defaults and (method.quick or k != "dim")}
-        methods.METHODS[name] = replace(method, quick={**method.quick, **sizes} if method.quick else {})
+        METHODS[name] = replace(method, quick={**method.quick, **sizes} if method.quick else {})
 
 
 if __name__ == "__main__":

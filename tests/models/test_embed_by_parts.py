@@ -19,9 +19,9 @@ from hasp.sources import open_source
 from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
 from hasp_models.embed_by_parts import FOLDER, link_degrees
+from hasp_models.embeddings import Embeddings, links_of
 from hasp_models.infer import embed_all
 from hasp_models.mapreduce import embed_parts
-from hasp_models.runs import Embeddings, links_of
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.tiers import Tiers
 

@@ -21,26 +21,24 @@ import torch
 from typer.testing import CliRunner
 
 from hasp.errors import HaspError
-from hasp_models.checkpoint import load_tensors
 from hasp_models.cli import app
 from hasp_models.experiments.ablation import CHANGES
 from hasp_models.experiments.context import Context
 from hasp_models.experiments.method import digest
 from hasp_models.experiments.methods import METHODS
 from hasp_models.experiments.reproduce import EXPERIMENTS, SLOW, reproduce
+from hasp_models.files import load_tensors
 
 SIZE: dict[str, Any] = {"quick": True, "seeds": 1, "splits": 2, "samples": 200, "quiet": True}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
+def as_killed(tiny: None) -> Iterator[None]:
     """Few epochs, few dimensions, and one thread, as the process that is killed has."""
-    before, threads = dict(METHODS), torch.get_num_threads()
-    data.small()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    METHODS.update(before)
 
 
 @pytest.fixture(scope="module")

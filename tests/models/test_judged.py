@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasp.errors import HaspError
+from hasp.graph import HaspWarning
 from hasp_models.data.judged import Judged, evaluate_judged
 from hasp_models.data.neighbors import FixedScorer
 
@@ -83,7 +84,8 @@ def test_a_table_is_read_by_the_users_ids(tmp_path: Path) -> None:
     ids = np.array(["m3", "m1", "m2"])
     with pytest.raises(HaspError, match=r"but 1 are not \('zz'\)"):
         Judged.read(path, ids)
-    judged = Judged.read(path, ids, skip_unknown=True)
+    with pytest.warns(HaspWarning, match=r"1 of 3 pairs are left out, for 1 ids are no entity \('zz'\)"):
+        judged = Judged.read(path, ids, skip_unknown=True)
     assert (judged.name, judged.seeds.tolist(), judged.items.tolist()) == ("judged", [1], [0, 2])
     assert judged.grades.tolist() == [5.0, 1.0] and judged.left_out == {"unknown id": 1, "same entity": 0}
     for text in ("a,b\n1,2\n", "a,b,score\n1,2,good\n"):

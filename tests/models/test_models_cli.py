@@ -21,9 +21,10 @@ from hasp.sources import open_source
 from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
 from hasp_models.data.neighbors import top_k
+from hasp_models.embeddings import Embeddings
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
-from hasp_models.runs import Embeddings, load_run
+from hasp_models.runs import load_run
 from hasp_models.tiers import Tiers
 
 SOURCE = "synthetic:400"

@@ -17,11 +17,12 @@ from hasp import HASPData
 from hasp.errors import CorruptPart, HaspError
 from hasp.sources import open_source
 from hasp_models.cli import app
+from hasp_models.embeddings import Embeddings
 from hasp_models.experiments.store import Store
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.objectives import InfoNCE
 from hasp_models.origin import link, origin_of, parts_input
-from hasp_models.runs import Embeddings, load_run
+from hasp_models.runs import load_run
 from hasp_models.train import fit
 
 SOURCE = "synthetic:200"

@@ -15,7 +15,6 @@ from torch import nn
 from train_graphs import small_parts
 
 from hasp.errors import HaspError
-from hasp.store.disk import Disk
 from hasp_models.cli import main
 from hasp_models.distributed.gradients import Gradients
 from hasp_models.distributed.ranks import Ranks
@@ -24,10 +23,7 @@ from hasp_models.distributed.sending import Sending, sender_of_run
 WAYS = ["dense", "fp16", "dgc:1", "dgc:0.05", "powersgd:1", "local-sgd:2"]
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Disk, "sync", lambda self, handle: None)
-    monkeypatch.setattr(Disk, "sync_dir", lambda self, path: None)
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 def test_ranks_agree_whichever_way_gradients_go(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from torch._C._distributed_c10d import HashStore
 from hasp import HASPData
 from hasp.errors import HaspError
 from hasp.sources import open_source
-from hasp_models.checkpoint import load_tensors
 from hasp_models.distributed.group import TIMEOUT, meet, process_group
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.events import read_events
-from hasp_models.tasks import train_run
+from hasp_models.files import load_tensors
+from hasp_models.train_task import train_run
 
 PARTS, EPOCHS = 3, 3
 SETTINGS = ("--dim", 4, "--layers", 1, "--free", "--parts-per-step", 2)  # two steps an epoch

@@ -23,11 +23,7 @@ from hasp_models.objectives import InfoNCE, LinkBCE, LossTerm
 from hasp_models.semantic_gnn import SemanticGNN
 from hasp_models.train import fit
 
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Disk, "sync", lambda self, handle: None)
-    monkeypatch.setattr(Disk, "sync_dir", lambda self, path: None)
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

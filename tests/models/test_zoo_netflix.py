@@ -19,7 +19,8 @@ from hasp.graph import Graph
 from hasp_models.data.benchmark import Benchmark, make_benchmark
 from hasp_models.data.splits import GRAPH, TEST, LinkRule
 from hasp_models.train import fit
-from hasp_models.zoo.netflix import GivenSimilarity, given_vectors, netflix_baseline
+from hasp_models.zoo.gat import HeteroGAT
+from hasp_models.zoo.netflix import GivenSimilarity, given_vectors
 
 H = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0], [-1.0, 0.0]], dtype=torch.float64)
 UNIT = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]
@@ -187,7 +188,8 @@ def test_training_towards_given_vectors(target: str) -> None:
     given = given_vectors(benchmark, dim=8, min_users=5)
     parts = HASPData(benchmark.graph, Schema(entity="title", eel=[EEL]), num_parts=2, reverse=True, log=False)
     torch.manual_seed(0)
-    gat, objective = netflix_baseline(parts, given, dim=8, layers=2, objective={"target": target})
+    gat = HeteroGAT.from_data(parts, dim=8, layers=2)
+    objective = GivenSimilarity("title", *given, target=target)
     loader = HASPLoader(parts, shuffle=True, parts_per_step=2)
     run = fit(gat, loader, objective, epochs=40, lr=0.02, progress=False)
     losses = [row["loss"] for row in run.history]

@@ -1,7 +1,5 @@
-"""A folder of tables: what is written is read back, and each broken table gets one line that says where."""
+"""A folder of tables: what is written is read back, and what the columns of CSV and Parquet become."""
 
-import gzip
-import sys
 import tempfile
 from pathlib import Path
 
@@ -10,24 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import ids as naive
+from table_files import KNOWS, OWNS, lay
 
-from hasp.errors import HaspError, InvalidGraph
+from hasp.errors import InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.sources.columns import read_table
-from hasp.sources.ids import IdMap, Text, sorted_unique
 from hasp.sources.tables import read_tables, write_tables
-
-KNOWS = ("user", "knows", "user")
-OWNS = ("user", "owns", "item")
-
-
-def lay(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return folder
 
 
 def same(one: Graph, two: Graph) -> None:
@@ -99,31 +85,6 @@ def test_parquet_keeps_every_dtype_and_shape(tmp_path: Path) -> None:
     same(graph, read_tables(tmp_path))
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=30), st.booleans(), st.randoms())
-def test_ids_of_any_kind_are_found_as_a_dict_would(ids: list[int], text: bool, random) -> None:
-    array = np.array(ids, np.int64)
-    if text:
-        array = np.char.add("k", array.astype(np.str_))
-    asked = [random.randrange(len(ids)) for _ in range(20)]
-    naive = {value: place for place, value in enumerate(array.tolist())}
-    found = IdMap(array, "nodes", "user").find(array[asked], "edges")
-    assert found.tolist() == [naive[v] for v in array[asked].tolist()]
-    missing = "none" if text else next(i for i in range(-2, len(ids) + 1) if i not in ids)
-    with pytest.raises(InvalidGraph, match="1 of 2 do not"):
-        IdMap(array, "nodes", "user").find(np.array([array[0], missing], dtype=None if text else np.int64), "edges")
-
-
-@given(st.lists(st.integers(-3, 3)))
-def test_sorted_unique_is_a_sorted_set(values: list[int]) -> None:
-    assert sorted_unique(np.array(values, np.int64)).tolist() == sorted(set(values))
-
-
-def test_a_folder_that_is_called_a_table(tmp_path: Path) -> None:
-    (tmp_path / "nodes/user.csv").mkdir(parents=True)
-    with pytest.raises(InvalidGraph, match=r"user\.csv: a table is a file that can be read \(Is a directory\)"):
-        read_tables(tmp_path)
-
-
 def test_a_type_without_a_table_has_the_ids_of_its_edges(tmp_path: Path) -> None:
     lay(tmp_path, {"edges/user__knows__user.csv": "src,dst\n30,10\n10,20\n"})
     graph = read_tables(tmp_path)
@@ -176,76 +137,6 @@ def test_blocks_of_different_types_become_one_column(tmp_path: Path, monkeypatch
     assert table.text == ["w"] and list(table.columns) == ["id", "v"]
 
 
-NODES = "id\n1\n2\n3\n"
-BROKEN = {
-    "ragged": ({"nodes/user.csv": 'id,name\n1,"a\nb"\n2\n'}, r"user\.csv, line 4: every row has 2 cells, got 1"),
-    "twice": ({"nodes/user.csv": "id\n7\n8\n7\n"}, r"'user' has its own id, got 7 in rows 0 and 2; remove"),
-    "dangling": (
-        {"nodes/user.csv": NODES, "edges/user__knows__user.csv": "src,dst\n1,2\n1,9\n5,1\n1,8\n"},
-        r"2 of 4 do not|1 of 4 do not \(row 2: 5\)",
-    ),
-    "kinds": (
-        {"nodes/user.csv": NODES, "edges/user__knows__user.csv": "src,dst\n1,2\n1,two\n"},
-        r"1 of 2 do not \(row 1: 'two'\); add",
-    ),
-    "no id": ({"nodes/user.csv": "name\na\n"}, r"a node table has a column 'id', got \['name'\]; rename or add"),
-    "no ends": ({"edges/a__b__c.csv": "from,to\n1,2\n"}, r"an edge table has a column 'src', got \['from', 'to'\]"),
-    "empty id": ({"nodes/user.csv": "id,x\na,1\n,2\n"}, r"every row has an id in column 'id', got none in row 1"),
-    "mixed": (
-        {"nodes/user.csv": "id,age\n1,10\n2,ten\n3,12\n"},
-        r"column 'age' holds numbers, but row 1 holds 'ten'",
-    ),
-    "header": ({"nodes/user.csv": ""}, "names its columns, got an empty file; add a header"),
-    "same name": ({"nodes/user.csv": "id,a,a\n1,2,3\n"}, "each column has its own name, got 'a' twice"),
-    "slash": ({"nodes/user.csv": "id,a/b\n1,2\n"}, "have no '/', got 'a/b'"),
-    "quotes": ({"nodes/user.csv": 'id,name\n1,"a\n'}, "not a row of CSV"),
-    "type name": ({"nodes/a__b.csv": NODES}, "names of node types have no '__', got 'a__b'"),
-    "edge name": ({"edges/a__b.csv": "src,dst\n"}, "spelled <source>__<relation>__<destination>, got 'a__b'"),
-    "copies": ({"nodes/user.csv": NODES, "nodes/user.csv.gz": ""}, "'user' is one table, got "),
-    "stack": ({"nodes/user.csv": "id,x,x_0\n1,2,3\n"}, "become the attribute 'x', which is a column too"),
-    "nothing": ({"readme.txt": "hello"}, "got neither; see hasp.sources.tables"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_what_broken_tables_get(tmp_path: Path, case: str) -> None:
-    files, message = BROKEN[case]
-    with pytest.raises(HaspError, match=message) as error:
-        read_tables(lay(tmp_path, files))
-    assert "\n" not in str(error.value)
-
-
-def test_dangling_edges_are_named_by_row(tmp_path: Path) -> None:
-    text = "src,dst\n" + "1,2\n" + "".join(f"1,{i}\n" for i in range(90, 97))
-    lay(tmp_path, {"nodes/user.csv": NODES, "edges/user__knows__user.csv": text})
-    with pytest.raises(InvalidGraph, match=r"7 of 8 do not \(row 1: 90, row 2: 91, row 3: 92, row 4: 93, row 5: 94\)"):
-        read_tables(tmp_path)
-
-
-def test_cut_and_foreign_bytes(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    (tmp_path / "nodes").mkdir()
-    path = tmp_path / "nodes/user.parquet"
-    pq.write_table(pa.table({"id": list(range(1000))}), path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(InvalidGraph, match=r"user\.parquet: not a whole Parquet file"):
-        read_tables(tmp_path)
-    path.unlink()
-    packed = gzip.compress(b"id\n" + b"".join(b"%d\n" % i for i in range(9999)))
-    (tmp_path / "nodes/user.csv.gz").write_bytes(packed[:-100])
-    with pytest.raises(InvalidGraph, match=r"user\.csv\.gz: not a whole gzip file"):
-        read_tables(tmp_path)
-    (tmp_path / "nodes/user.csv.gz").write_bytes(b"id\n1\n")
-    with pytest.raises(InvalidGraph, match="not a whole gzip file"):
-        read_tables(tmp_path)
-    (tmp_path / "nodes/user.csv.gz").unlink()
-    (tmp_path / "nodes/user.csv").write_bytes("id,name\n1,é\n".encode("latin-1"))
-    with pytest.raises(InvalidGraph, match="text is UTF-8, got the byte 0xe9"):
-        read_tables(tmp_path)
-
-
 def test_what_parquet_columns_get(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -292,135 +183,3 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     for number in range(3):
         pq.write_table(pa.table({"id": [10 * number, 10 * number + 1]}), folder / f"part-{number}.parquet")
     assert read_tables(tmp_path).ids["user"].tolist() == [0, 1, 10, 11, 20, 21]
-
-
-@pytest.mark.parametrize("name", ["user__knows__user.tsv", "user__knows__user.pq", "user__knows__user/part-0.parquet"])
-def test_a_table_that_would_be_passed_over_is_refused(tmp_path: Path, name: str) -> None:
-    lay(
-        tmp_path,
-        {
-            "nodes/user.csv": "id\n0\n1\n",
-            "nodes/.hidden.tsv": "",
-            "nodes/_old/a.csv": "",
-            "edges/notes.md": "",
-            "nodes/x/y.md": "",
-        },
-    )
-    assert read_tables(tmp_path).num_nodes == {"user": 2}
-    lay(tmp_path, {f"edges/{name}": "src,dst\n0,1\n"})
-    with pytest.raises(InvalidGraph, match=r"user__knows__user.*ends in \.parquet"):
-        read_tables(tmp_path)
-
-
-def test_files_of_one_table_that_differ_in_type_are_told(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    folder = tmp_path / "nodes/user.parquet"
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table({"id": [0, 1]}), folder / "a.parquet")
-    pq.write_table(pa.table({"id": ["u2", "u3"]}), folder / "b.parquet")
-    with pytest.raises(InvalidGraph, match=r"user\.parquet: the files of one table have columns of one type"):
-        read_tables(tmp_path)
-
-
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    lay(tmp_path, {"nodes/user.parquet": ""})
-    with pytest.raises(HaspError, match=r"pip install 'hasp-pyg\[parquet\]'"):
-        read_tables(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("id", torch.zeros(2), "has the name of a column of the layout"),
-        ("x", torch.zeros(2, 0), "no attribute of width 0"),
-        ("x", torch.zeros(2, 2, 2), "x has 3; use parquet"),
-        ("x", torch.zeros(2, dtype=torch.bfloat16), "tables hold no torch.bfloat16"),
-        ("x_0", torch.zeros(2), "would be read back as a column of 'x'"),
-    ],
-)
-def test_attributes_that_csv_cannot_give_back_are_refused(tmp_path: Path, name: str, value, message: str) -> None:
-    with pytest.raises(HaspError, match=message):
-        write_tables(Graph({"user": 2}, {}, {"user": {name: value}}), tmp_path)
-
-
-def test_writing_refuses_full_folders_and_unknown_formats(tmp_path: Path) -> None:
-    graph = Graph({"user": 1}, {})
-    with pytest.raises(HaspError, match=r"format is csv, csv.gz or parquet, got 'xls'"):
-        write_tables(graph, tmp_path, "xls")  # type: ignore[arg-type]
-    write_tables(graph, tmp_path)
-    with pytest.raises(HaspError, match="already holds files"):
-        write_tables(graph, tmp_path)
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=40), st.lists(st.integers(-3, 3)))
-def test_a_hash_table_finds_what_a_dict_finds(ids: list[int], near: list[int]) -> None:
-    from hasp.kernels.ids import fill_slots, find_slots
-
-    array = np.array(ids, np.int64)
-    asked = np.array([*ids[::-1], *ids[:2], *near], np.int64)
-    slots = np.full(1 << (len(ids)).bit_length(), -1, np.int32)  # nearly full: every search goes far
-    mine, theirs = np.empty((2, len(asked)), np.int64)
-    assert fill_slots(array, slots) is naive.fill_slots(array, None) is True
-    assert find_slots(asked, array, slots, mine) == naive.find_slots(asked, array, None, theirs)
-    assert mine.tolist() == theirs.tolist()
-    twice = np.append(array, array[0])
-    assert fill_slots(twice, np.full(128, -1, np.int32)) is naive.fill_slots(twice, None) is False
-
-
-def test_many_ids_are_hashed_and_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = np.random.default_rng(0).integers(-(2**62), 2**62, 500)
-    few = IdMap(array, "nodes", "user")
-    monkeypatch.setattr("hasp.sources.ids._MANY", 2)
-    many = IdMap(array, "nodes", "user")
-    assert few._slots is None and many._slots is not None
-    assert few.find(array[::-1].copy(), "edges").equal(many.find(array[::-1].copy(), "edges"))
-    for ids in (few, many):
-        with pytest.raises(InvalidGraph, match=r"2 of 3 do not \(row 1: 5, row 2: 6\)"):
-            ids.find(np.array([array[3], 5, 6]), "edges")
-    array[7] = array[3]
-    with pytest.raises(InvalidGraph, match=rf"'user' has its own id, got {array[3]} in rows 3 and 7; remove the copies"):
-        IdMap(array, "nodes", "user")
-
-
-@given(st.lists(st.text(max_size=4).map(lambda s: s.rstrip("\0")), unique=True, min_size=1, max_size=30), st.lists(st.text()))
-def test_texts_are_found_as_a_dict_would(ids: list[str], near: list[str]) -> None:
-    from hasp.kernels.ids import fill_text, find_text
-
-    def lay_out(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = [t.encode("utf-8", "surrogatepass") for t in texts]
-        return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
-
-    data, ptr = lay_out(ids)
-    values, value_ptr = lay_out([*ids[::-1], *near, ids[0] + "\0"])
-    slots = np.full(1 << len(ids).bit_length(), -1, np.int64)  # nearly full: every search goes far
-    fill_text(data, ptr, slots)
-    mine, theirs = np.empty((2, len(value_ptr) - 1), np.int64)
-    assert find_text(values, value_ptr, data, ptr, slots, mine) == naive.find_text(values, value_ptr, data, ptr, None, theirs)
-    assert mine.tolist() == theirs.tolist() and mine[-1] == 0
-
-
-def test_numpy_strings_become_bytes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasp.sources.ids._MANY", 2)
-    text = Text.of(np.array(["a", "", "\u00e9\u00e9", "long"]))
-    assert text.ptr.tolist() == [0, 1, 1, 5, 9] and [text.item(i) for i in range(4)] == ["a", "", "\u00e9\u00e9", "long"]
-    assert Text.of(np.array([], dtype=np.str_)).ptr.tolist() == [0]
-
-
-@pytest.mark.parametrize("low", [0, 7, -3, -(2**63), 2**63 - 5])
-def test_ids_that_count_up_from_anywhere(low: int) -> None:
-    ids = IdMap(np.array([low + i for i in range(5)], np.int64), "nodes", "user")
-    assert ids.is_range is (low == 0) and ids.find(ids.ids[[4, 0, 2]], "edges").tolist() == [4, 0, 2]
-    outside = [v for v in (low - 1, low + 5, -(2**63), 2**63 - 1, 0) if not low <= v < low + 5 and -(2**63) <= v < 2**63]
-    for value in outside:
-        with pytest.raises(InvalidGraph, match=rf"1 of 2 do not \(row 1: {value}\)"):
-            ids.find(np.array([low, value], np.int64), "edges")
-
-
-def test_differences_that_wrap_do_not_count_up() -> None:
-    edge = np.array([2**63 - 1, -(2**63)], np.int64)  # the difference is 1 only because it wraps
-    assert IdMap(edge, "nodes", "user").find(edge[::-1].copy(), "edges").tolist() == [1, 0]
-    with pytest.raises(InvalidGraph, match="1 of 1 do not"):
-        IdMap(edge, "nodes", "user").find(np.array([5]), "edges")

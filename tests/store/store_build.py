@@ -13,6 +13,7 @@ from hasp.schema import Roles
 from hasp.store.disk import Disk
 from hasp.store.framing import Spec
 from hasp.store.manifest import Manifest
+from hasp.store.read import FolderStore
 from hasp.store.write import Writer
 
 CO, HAS, SUB, ACTS, LIKES = ("t", "co", "t"), ("t", "has", "c"), ("c", "sub", "c"), ("s", "acts", "t"), ("s", "likes", "c")
@@ -120,6 +121,13 @@ class Quick(Disk):
 def snapshot(root: Path) -> dict[str, bytes]:
     """Name -> bytes of every file but the lock."""
     return {f.name: f.read_bytes() for f in sorted(root.iterdir()) if f.name != ".lock"}
+
+
+def touch(store: FolderStore) -> None:
+    """Read everything there is."""
+    for p in range(store.num_parts):
+        store.part(p)
+    _ = store.shared, store.sampled, store.cut, store.node_part(), store.ids("t")
 
 
 def same(a: Part, b: Part) -> bool:

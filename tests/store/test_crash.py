@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from store_build import Quick, build, snapshot
-from store_crash import Failing, Recording, Trickle, restore
+from store_crash import Failing, Recording, Trickle, Trusting, restore
 
 from hasp.errors import CorruptPart, HaspError, StaleParts
 from hasp.store.disk import Disk
@@ -227,25 +227,6 @@ class ManifestFirst(Writer):
     def save_node_part(self, node_part):
         self._disk.put(self.root / MANIFEST, [self.promised])
         super().save_node_part(node_part)
-
-
-class Trusting(Writer):
-    """Believes its journal without hashing."""
-
-    def _verified(self, claimed):
-        disk, self._disk = self._disk, _Believing({n: d for n, (_, d) in claimed.items()})
-        try:
-            return super()._verified(claimed)
-        finally:
-            self._disk = disk
-
-
-class _Believing(Quick):
-    def __init__(self, digests):
-        self.digests = digests
-
-    def hash(self, path, progress=None):
-        return self.digests[path.name]
 
 
 @pytest.mark.parametrize("bug", [NoSync, NoSyncOfNames, InPlace])

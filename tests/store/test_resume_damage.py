@@ -3,31 +3,13 @@
 import random
 
 import pytest
-from store_build import Quick, build, snapshot
+from store_build import build, snapshot
+from store_crash import Trusting
 from test_machine import DAMAGES, DATA, damaged
 
 from hasp.errors import HaspError
 from hasp.store.read import FolderStore
 from hasp.store.write import Writer
-
-
-class Trusting(Writer):
-    """Wrong on purpose: what the journal claims is not hashed on resumption."""
-
-    def _verified(self, claimed):
-        real, self._disk = self._disk, _Believing({name: digest for name, (_, digest) in claimed.items()})
-        try:
-            return super()._verified(claimed)
-        finally:
-            self._disk = real
-
-
-class _Believing(Quick):
-    def __init__(self, digests):
-        self.digests = digests
-
-    def hash(self, path, progress=None):
-        return self.digests[path.name]
 
 
 def resumed(root, name, how, seed, writer):

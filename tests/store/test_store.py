@@ -1,29 +1,25 @@
-"""What is written is what is read: parts, ids, maps, pickles, locks, and readers beside builders."""
+"""What is written is what is read: parts, ids, maps, pickles, and readers beside builders."""
 
 import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_build import IDS, NAMES, NODE_ATTRS, ROLES, Quick, build, config, node_part, parts, same, snapshot
+from store_build import IDS, NAMES, Quick, build, config, node_part, parts, same, snapshot, touch
 from store_crash import InPlaceQuick
 
-from hasp.errors import BuildLocked, CorruptPart, HaspError, StaleParts
+from hasp.errors import HaspError, StaleParts
 from hasp.part import CUT, SAMPLED, SHARED, Edges, Nodes, Part
 from hasp.schema import Roles
 from hasp.store.framing import DTYPES, Spec
-from hasp.store.read import FolderStore, MemoryStore
+from hasp.store.memory import MemoryStore
+from hasp.store.read import FolderStore
 from hasp.store.write import Writer
-
-# ---- round trip -----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -144,9 +140,6 @@ def test_a_store_in_memory_has_the_same_interface(tmp_path):
         memory.part(3)
 
 
-# ---- memory maps ----------------------------------------------------------------------------------------------------------
-
-
 def test_tensors_are_the_mapped_file_and_private(tmp_path):
     build(tmp_path)
     before = snapshot(tmp_path)
@@ -185,7 +178,7 @@ def test_a_header_that_another_writer_spelled_is_read(tmp_path):
 def test_maps_keep_no_handle_open(tmp_path):
     build(tmp_path)
     store = FolderStore.open(tmp_path)
-    _touch(store)
+    touch(store)
     before = sorted(p.name for p in Path("/proc/self/fd").iterdir())
     kept = [store.part(p % store.num_parts) for p in range(50)]
     assert len(sorted(p.name for p in Path("/proc/self/fd").iterdir())) == len(before)
@@ -231,238 +224,3 @@ def test_a_pickled_store_opens_again_and_refuses_another_build(tmp_path, monkeyp
     build(tmp_path / "parts", overwrite=True, fingerprint="0" * 64)
     with pytest.raises(StaleParts, match="was rebuilt since it was opened"):
         pickle.loads(data)
-
-
-# ---- damage ---------------------------------------------------------------------------------------------------------------
-
-
-def _flip(data):
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
-def _hole(data):
-    return data[:8] + bytes(len(data) - 8) if any(data[8:]) else _flip(data)
-
-
-def _truncate(data):
-    return data[: len(data) * 9 // 10]
-
-
-FILES = ["manifest.json", "shared", "sampled", "cut", "node_part", "ids", "part-00000", "part-00001", "part-00002"]
-
-
-def _touch(store):
-    for p in range(store.num_parts):
-        store.part(p)
-    return store.shared, store.sampled, store.cut, store.node_part(), store.ids("t")
-
-
-@pytest.mark.parametrize("damage", [_flip, _hole, _truncate])
-@pytest.mark.parametrize("name", FILES)
-def test_damage_to_any_file_is_noticed_and_named(tmp_path, name, damage):
-    build(tmp_path)
-    path = tmp_path / (name if "." in name else f"{name}.safetensors")
-    intact = path.read_bytes()
-    path.write_bytes(damage(intact))
-    if damage is _truncate or name == "manifest.json":
-        with pytest.raises(CorruptPart, match=re.escape(str(path))):
-            FolderStore.open(tmp_path, verify="size")
-        return
-    for verify in ("first", "always"):
-        store = FolderStore.open(tmp_path, verify=verify)
-        with pytest.raises(CorruptPart, match=f"{re.escape(str(path))} has the blake3 .*, found .*; restore"):
-            _touch(store)
-        problems = store.check_files()
-        assert len(problems) == 1
-        assert str(path) in problems[0]
-    path.write_bytes(intact)
-    assert store.check_files() == []
-    _touch(store)
-
-
-def test_when_files_are_hashed(tmp_path):
-    build(tmp_path)
-    path = tmp_path / "part-00000.safetensors"
-    stores = {verify: FolderStore.open(tmp_path, verify=verify) for verify in ("size", "first", "always")}
-    for store in stores.values():
-        store.part(0)
-    path.write_bytes(_flip(path.read_bytes()))
-    stores["size"].part(0)
-    stores["first"].part(0)
-    with pytest.raises(CorruptPart):
-        stores["always"].part(0)
-    with pytest.raises(HaspError, match="verify='never': 'size', 'first' or 'always'"):
-        FolderStore.open(tmp_path, verify="never")
-
-
-def test_check_files_tells_its_progress(tmp_path):
-    build(tmp_path)
-    seen = {}
-    store = FolderStore.open(tmp_path)
-    assert store.check_files(lambda name, count: seen.update({name: seen.get(name, 0) + count})) == []
-    assert seen == {name: entry.bytes for name, entry in store.manifest.files.items()}
-
-
-def test_a_damaged_build_log_is_no_reason_to_refuse_parts(tmp_path):
-    build(tmp_path)
-    for data in (b"{", b"[1]", b"\xff"):
-        (tmp_path / "build.json").write_bytes(data)
-        assert FolderStore.open(tmp_path).build_log == {}
-    (tmp_path / "build.json").unlink()
-    assert FolderStore.open(tmp_path).build_log == {}
-
-
-# ---- folders and locks ----------------------------------------------------------------------------------------------------
-
-
-def test_the_same_build_is_finished_and_another_is_refused(tmp_path):
-    build(tmp_path)
-    before = {f.name: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
-    with Writer(tmp_path, fingerprint="f" * 64, config=config(threads=7), roles=ROLES) as writer:
-        assert writer.finished
-        assert writer.load_node_part()["t"].equal(node_part()["t"])
-        with pytest.raises(HaspError, match="holds this build, finished"):
-            writer.write(parts()[0])
-    assert {f.name: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == before
-    remedy = r"; use overwrite=True, or another folder"
-    with pytest.raises(StaleParts, match=r"num_parts is 3 there and 4 here; seed is 5 there and 6 here" + remedy):
-        build(tmp_path, num_parts=4, seed=6)
-    with pytest.raises(StaleParts, match='fingerprint is "ffff.*" there and "0000.*" here' + remedy):
-        build(tmp_path, fingerprint="0" * 64)
-    roles = Roles(ROLES.nodes, ROLES.edges, {"s": 1}, {})
-    with (
-        pytest.raises(StaleParts, match=r'roles.quota is {"s": 2} there and {"s": 1} here' + remedy),
-        Writer(tmp_path, fingerprint="f" * 64, config=config(), roles=roles),
-    ):
-        pass
-    inferred = Roles(ROLES.nodes, ROLES.edges, ROLES.quota, {"t": "the largest node type"})
-    with Writer(tmp_path, fingerprint="f" * 64, config=config(), roles=inferred) as writer:
-        assert writer.finished
-
-
-def test_an_overwrite_with_fewer_files_leaves_none_behind(tmp_path):
-    build(tmp_path)
-    (tmp_path / "report.html").write_text("the user's own")
-    with Writer(tmp_path, fingerprint="g", config=config(num_parts=1), roles=ROLES, overwrite=True, disk=Quick()) as writer:
-        writer.save_node_part({"t": torch.zeros(7, dtype=torch.int32)})
-        for part in (parts()[0], *parts()[3:]):
-            writer.write(part)
-        with pytest.raises(HaspError, match=r"parts are numbered 0..0, got 1"):
-            writer.write(parts()[1])
-        full = FolderStore.open  # refused while it is not finished
-        with pytest.raises(HaspError, match="unfinished"):
-            full(tmp_path)
-        from store_build import EDGE_ATTRS, NUM_EDGES, NUM_NODES
-
-        writer.finish(
-            num_nodes=NUM_NODES, num_edges=NUM_EDGES, node_attrs=NODE_ATTRS, edge_attrs=EDGE_ATTRS, report={}, build_log={}
-        )
-    names = set(snapshot(tmp_path))
-    data = {f"{n}.safetensors" for n in ("part-00000", "shared", "sampled", "cut", "node_part")}
-    assert names == {*data, "manifest.json", "build.json", "report.html"}
-
-
-def test_somebody_elses_folder_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(HaspError, match=r"holds thesis.tex; choose another folder"):
-            build(tmp_path, overwrite=overwrite)
-    assert [f.name for f in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(HaspError, match=r"there are no parts in .*; build them first"):
-        FolderStore.open(tmp_path)
-    with pytest.raises(HaspError, match=r"there are no parts in .*nowhere"):
-        FolderStore.open(tmp_path / "nowhere")
-    with pytest.raises(HaspError, match="Not a directory"):
-        build(tmp_path / "thesis.tex")
-    with pytest.raises(HaspError, match="Not a directory"):
-        FolderStore.open(tmp_path / "thesis.tex")
-
-
-def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    root = tmp_path / "parts"
-    build(root, stop_after=1)
-    (root / "part-00001.safetensors.tmp").symlink_to(victim)
-    build(root)
-    assert victim.read_text() == "mine"
-    (root / "cut.safetensors.tmp").symlink_to(victim)
-    assert FolderStore.open(root).check_files() == []
-
-
-HOLD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from store_build import ROLES, config
-from hasp.store.write import Writer
-with Writer(sys.argv[2], fingerprint="f" * 64, config=config(), roles=ROLES):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_two_processes_do_not_build_into_one_folder(tmp_path):
-    root = tmp_path / "parts"
-    command = [sys.executable, "-c", HOLD, str(Path(__file__).parent), str(root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout.readline() == "locked\n"
-        with pytest.raises(BuildLocked, match=r"one build at a time .* wait for it, or choose another folder"):
-            build(root)
-        second = subprocess.run(command, input="", capture_output=True, text=True, check=False)
-        assert second.returncode == 1
-        assert "BuildLocked" in second.stderr
-        first.kill()
-    build(root)
-    assert FolderStore.open(root).check_files() == []
-
-
-def test_two_threads_write_parts(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    build(tmp_path / "one")
-    with Writer(tmp_path / "two", fingerprint="f" * 64, config=config(), roles=ROLES) as writer, ThreadPoolExecutor(2) as pool:
-        writer.save_node_part(node_part())
-        writer.save_ids(IDS, NAMES)
-        list(pool.map(writer.write, parts()))
-    build(tmp_path / "two")
-    assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
-
-
-# ---- what the writer refuses ----------------------------------------------------------------------------------------------
-
-
-def test_the_writer_refuses_what_no_reader_would_take(tmp_path):
-    with pytest.raises(HaspError, match="have no '/', got 'a/b'; rename the type"):
-        Writer(tmp_path, fingerprint="f", config=config(), roles=Roles({"a/b": "entity"}, {}, {}, {}))
-    part = parts()[0]
-    with Writer(tmp_path, fingerprint="f", config=config(), roles=ROLES, disk=Quick()) as writer:
-        with pytest.raises(HaspError, match="holds the types"):
-            writer.write(Part(0, {}, part.edges))
-        nodes = part.nodes["t"]
-        for key, value, rule in (
-            ("x/y", torch.zeros(4), "attribute names have no '/', got 'x/y'"),
-            ("x", torch.zeros(4, dtype=torch.complex128), "node/t/x is torch.complex128; convert it with torch.view_as_real"),
-        ):
-            with pytest.raises(HaspError, match=rule):
-                writer.write(Part(0, {"t": Nodes(nodes.n_id, 4, {key: value})}, part.edges))
-        with pytest.raises(HaspError, match="every edge type of the cut has pairs and ptr"):
-            writer.write(Part(CUT, {}, {e: part.edges[e] for e in parts()[-1].edges}))
-        with pytest.raises(HaspError, match=r"node_part has labels of \['t'\], got \['c'\]"):
-            writer.save_node_part({"c": torch.zeros(1)})
-        with pytest.raises(HaspError, match="ids name the node type 'q'"):
-            writer.save_ids({"q": np.arange(2)}, {})
-        empty = {"num_nodes": {}, "num_edges": {}, "node_attrs": {}, "edge_attrs": {}, "report": {}, "build_log": {}}
-        with pytest.raises(HaspError, match=r"has all its files before it is finished, but .* are missing"):
-            writer.finish(**empty)
-        writer.save_node_part(node_part())
-        with pytest.raises(StaleParts, match="unfinished build with another node_part"):
-            writer.save_node_part({"t": node_part()["t"].flip(0) + 1})
-    with pytest.raises(HaspError, match="use it in a with block"):
-        writer.write(part)
-
-
-@pytest.mark.parametrize("report", [{"x": float("nan")}, {"x": {1, 2}}])
-def test_a_report_that_json_cannot_hold_is_refused_before_the_manifest(tmp_path, report):
-    manifest = build(tmp_path)
-    with pytest.raises(HaspError, match="a manifest holds finite numbers"):
-        type(manifest)(**{**manifest.__dict__, "report": report}).to_bytes()
