@@ -26,7 +26,7 @@ from hasp.count import count
 from hasp.cut import cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
-from hasp.graph import Graph, RowsOf, row_blocks
+from hasp.graph import Graph, NotFinite, RowsOf, row_blocks
 from hasp.layout import Layout, check_node_part
 from hasp.parallel import run
 from hasp.part import Part
@@ -110,17 +110,17 @@ def build(
     with scratch:
         scratch.watch(graph.tensors())
         with clock("check"):
-            (spread or graph).check()
+            found = (spread or graph).check()
             _check_settings(graph, roles, config)
             if given is None:
                 config, clock.partitioner = _settled(graph, roles, config)
         with clock("fingerprint"):
-            fingerprint = (spread or graph).fingerprint(given)
+            fingerprint = graph.fingerprint(given) if spread is None else spread.fingerprint(given, found)
         if root is None:
-            return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
+            return _in_memory(graph, roles, config, given, fingerprint, plan, clock, found)
         with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
             if not writer.finished:
-                _to_folder(writer, graph, roles, config, given, plan, clock, spread)
+                _to_folder(writer, graph, roles, config, given, plan, clock, found, spread)
             if say is not None and writer.done:
                 say(writer.done)
     return FolderStore.open(root)
@@ -179,13 +179,20 @@ def _prepare(
 
 
 def _in_memory(
-    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, fingerprint: str, plan: Plan | None, clock: _Clock
+    graph: Graph,
+    roles: Roles,
+    config: BuildConfig,
+    given: Labels | None,
+    fingerprint: str,
+    plan: Plan | None,
+    clock: _Clock,
+    found: NotFinite,
 ) -> MemoryStore:
     blocks, eels, labels = _prepare(graph, roles, config, given, clock)
     with clock("parts", config.num_parts) as step:
         parts = run(_stepping(blocks.part, step), range(config.num_parts), config.threads)
     rest = {"shared": blocks.shared(), "sampled": blocks.sampled(), "cut": blocks.cut()}
-    report = count(blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan)
+    report = count(blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan, found)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         library=_library(),
@@ -212,6 +219,7 @@ def _to_folder(
     given: Labels | None,
     plan: Plan | None,
     clock: _Clock,
+    found: NotFinite,
     spread: Spread | None,
 ) -> None:
     if given is None:
@@ -242,7 +250,7 @@ def _to_folder(
                 writer.write(block)
             step()
     sizes = [blocks.part_bytes(p) for p in range(config.num_parts)]
-    report = count(blocks, eels, sizes, rest_bytes, plan)
+    report = count(blocks, eels, sizes, rest_bytes, plan, found)
     writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
 
 

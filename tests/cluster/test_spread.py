@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from builds import contents, no_sync
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,6 +281,22 @@ def test_tables_at_a_url_are_those_of_a_folder(format: Any, tmp_path: Path) -> N
         assert found.node_attrs["title"]["vector"].shape == (60, 2)
         with pytest.raises(InvalidGraph):
             open_source(f"{url}/nowhere")
+
+
+def test_what_is_not_finite_is_said_and_written_down_as_on_one_machine(tmp_path: Path) -> None:
+    x = torch.zeros(5, 2, dtype=torch.float64)
+    x[1, 0], x[3, 1], x[4, 0] = torch.nan, torch.inf, -torch.inf
+    link = ("t", "like", "t")
+    graph = Graph({"t": 5}, {link: (torch.tensor([0, 1]), torch.tensor([1, 4]))}, {"t": {"x": x}}, {link: {"w": x[:2, 0]}})
+    write_tables(graph, tmp_path / "tables", "parquet")
+    schema, config = Schema(entity=["t"], eel=[link]), BuildConfig(2)
+    same_bytes(tmp_path / "tables", tmp_path / "tables", schema, config, tmp_path, chunk=2)
+    with Here(1) as workers, pytest.warns(HaspWarning) as said:
+        spread, roles = open_spread(tmp_path / "tables", workers, schema, chunk=2)
+        store = build(spread.graph, roles, config, root=tmp_path / "again", spread=spread)
+    texts = sorted(str(w.message).partition(";")[0] for w in said)
+    assert texts == ["t.x holds 1 NaN and 2 infinite values", "t__like__t.w holds 1 NaN values"]
+    assert store.manifest.report["not_finite"] == {"t.x": [1, 2], "t__like__t.w": [1, 0]}
 
 
 def test_places() -> None:
