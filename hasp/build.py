@@ -110,17 +110,17 @@ def build(
     with scratch:
         scratch.watch(graph.tensors())
         with clock("check"):
-            found = (spread or graph).check()
+            clock.not_finite = (spread or graph).check()
             _check_settings(graph, roles, config)
             if given is None:
                 config, clock.partitioner = _settled(graph, roles, config)
         with clock("fingerprint"):
-            fingerprint = graph.fingerprint(given) if spread is None else spread.fingerprint(given, found)
+            fingerprint = graph.fingerprint(given) if spread is None else spread.fingerprint(given, clock.not_finite)
         if root is None:
-            return _in_memory(graph, roles, config, given, fingerprint, plan, clock, found)
+            return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
         with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
             if not writer.finished:
-                _to_folder(writer, graph, roles, config, given, plan, clock, found, spread)
+                _to_folder(writer, graph, roles, config, given, plan, clock, spread)
             if say is not None and writer.done:
                 say(writer.done)
     return FolderStore.open(root)
@@ -179,20 +179,15 @@ def _prepare(
 
 
 def _in_memory(
-    graph: Graph,
-    roles: Roles,
-    config: BuildConfig,
-    given: Labels | None,
-    fingerprint: str,
-    plan: Plan | None,
-    clock: _Clock,
-    found: NotFinite,
+    graph: Graph, roles: Roles, config: BuildConfig, given: Labels | None, fingerprint: str, plan: Plan | None, clock: _Clock
 ) -> MemoryStore:
     blocks, eels, labels = _prepare(graph, roles, config, given, clock)
     with clock("parts", config.num_parts) as step:
         parts = run(_stepping(blocks.part, step), range(config.num_parts), config.threads)
     rest = {"shared": blocks.shared(), "sampled": blocks.sampled(), "cut": blocks.cut()}
-    report = count(blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan, found)
+    report = count(
+        blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan, clock.not_finite
+    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         library=_library(),
@@ -219,7 +214,6 @@ def _to_folder(
     given: Labels | None,
     plan: Plan | None,
     clock: _Clock,
-    found: NotFinite,
     spread: Spread | None,
 ) -> None:
     if given is None:
@@ -250,7 +244,7 @@ def _to_folder(
                 writer.write(block)
             step()
     sizes = [blocks.part_bytes(p) for p in range(config.num_parts)]
-    report = count(blocks, eels, sizes, rest_bytes, plan, found)
+    report = count(blocks, eels, sizes, rest_bytes, plan, clock.not_finite)
     writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
 
 
@@ -309,7 +303,7 @@ def _stepping(task: Callable[[int], Any], step: Callable[[], None]) -> Callable[
 
 
 class _Clock:
-    """Seconds per stage, peak memory and scratch of one build; tells the user's progress function."""
+    """What the report of a build says beside counts: seconds, memory, what is not finite; tells the progress function."""
 
     def __init__(self, progress: Progress | None, scratch: Scratch = MEMORY, plan: Plan | None = None) -> None:
         self.scratch = scratch
@@ -317,6 +311,7 @@ class _Clock:
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self.partitioner = ""
+        self.not_finite: NotFinite = {}
         self._reset = memory.reset_peak()
         self._before = memory.resident_bytes()
 

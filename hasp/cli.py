@@ -170,11 +170,12 @@ def build_command(
 ) -> None:
     """Cut a graph into parts. An interrupted build is continued; another graph's parts are never overwritten unasked."""
     from hasp.build import build
-    from hasp.config import BuildConfig, parse_bytes
+    from hasp.config import BuildConfig, folder, parse_bytes
     from hasp.data import HASPData
     from hasp.plan import plan
     from hasp.text import format_bytes
 
+    folder("out", out)
     if verify not in ("none", "files", "source"):
         raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
     if ray and verify == "source":

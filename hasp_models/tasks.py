@@ -26,7 +26,7 @@ from hasp_models.exact import ExactSimilarity
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
-from hasp_models.origin import origin_of
+from hasp_models.origin import origin_of, own_folder
 from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.run_log import RunLog
 from hasp_models.runs import Embeddings, graph_of, new_model, open_graph, save_run
@@ -52,6 +52,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
     """TransE (or another method) over the semantic triples of a graph, saved into ``out`` with a log as a run has one."""
+    own_folder(out, "concepts")
     graph, fingerprint = open_graph(source)
     triples = Triples.from_graph(graph)
     epochs = int(options.get("epochs", 100))
@@ -150,6 +151,7 @@ def train_run(
         checkpoint_steps: likewise; with 1, a rank that is killed costs one step.
         quiet: no bar.
     """
+    own_folder(out, "run")
     settings = {"lr": lr, "dim": dim, "layers": layers, "temperature": temperature, "disjoint": disjoint, "free": free}
     settings |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
     chosen = _chosen(objective, {k: v for k, v in settings.items() if v is not None})
@@ -211,6 +213,8 @@ def _chosen(objective: str, given: dict[str, Any]) -> dict[str, Any]:
             having = [o for o, settings in DEFAULTS.items() if name in settings]
             raise HaspError(f"{name} is a setting of {' and '.join(having)}, got objective={objective!r}; leave it out")
     chosen = DEFAULTS[objective] | given
+    if chosen["dim"] < 1:
+        raise HaspError(f"dim, the length of the embeddings, is at least 1, got {chosen['dim']}; raise it")
     if "exact_content" in given and not chosen["trust"]:
         raise HaspError(
             f"exact_content is about exact similarities, got {given['exact_content']} with trust=0; give trust, too"

@@ -91,6 +91,17 @@ def test_build_says_what_it_did_to_a_folder_that_held_some_of_it(tmp_path):
     assert all(after[name] == data for name, data in before.items() if name != "build.json")
 
 
+def test_parts_do_not_go_to_a_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (("build", SOURCE, "s3://bucket/parts", "--num-parts", 2), ("report", "s3://bucket/parts")):
+        result = CliRunner().invoke(app, [str(a) for a in command])
+        assert (
+            result.exit_code == 2
+            and "='s3:/bucket/parts': a folder whose files can be mapped and renamed, not a URL" in result.stderr
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_build_says_that_it_went_on_where_it_was_interrupted(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise HaspError("the disk is full; free some")

@@ -306,6 +306,28 @@ def test_places() -> None:
         place("nothing://a").is_dir()
 
 
+def test_whatever_a_file_system_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise _NoAnswer("could not connect\nto the endpoint")
+
+    fs = fsspec.filesystem("memory")
+    path = place("memory://bucket/tables")
+    tries = {"isfile": path.is_file, "isdir": path.is_dir, "exists": path.exists, "size": path.stat}
+    tries |= {"ls": lambda: list(path.iterdir()), "find": lambda: list(path.rglob("*")), "open": path.open}
+    for name, ask in tries.items():
+        monkeypatch.setattr(type(fs), name, refuse)
+        message = (
+            r"cannot read memory://bucket/tables \(_NoAnswer: could not connect to the endpoint\); check the path, the address"
+        )
+        with pytest.raises(HaspError, match=message):
+            ask()
+        monkeypatch.undo()
+
+
+class _NoAnswer(Exception):
+    """No OSError, as those of some libraries."""
+
+
 def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(HaspError, match="read through fsspec, which is not installed; pip install fsspec, or copy"):
