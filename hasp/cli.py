@@ -199,13 +199,14 @@ def build_command(
             store = build(graph, roles, config, root=out, plan=planned, **how_to)
     for words in told:
         say(words)
-    report = HASPData.of(store).report()
+    data = HASPData.of(store)
+    report = data.report()
     largest = max(report.loaded_bytes, default=0)
     if max_part_bytes is not None and largest > parse_bytes(max_part_bytes):
         more = planned.num_parts + max(gpus, planned.num_parts // 8)
         say(f"warning: the largest part takes {format_bytes(largest)}, above {max_part_bytes}; try --num-parts {more}")
     if html is not None:
-        say(f"wrote {report.to_html(html)}")
+        say(f"wrote {report.to_html(html, data.manifest.origin)}")
     problems = [] if verify == "none" else _verify(store, graph if verify == "source" else None, json)
     if json:
         show_json({"parts": str(out), "report": report.to_json(), "problems": problems})
@@ -220,9 +221,10 @@ def report_command(parts: Parts, html: Html = None, verify: Verified = "first", 
     """What a build kept, cut and needs: per edge type and per part, predicted beside measured."""
     from hasp.data import HASPData
 
-    report = HASPData.open(parts, verify=verify).report()
+    data = HASPData.open(parts, verify=verify)
+    report = data.report()
     if html is not None:
-        say(f"wrote {report.to_html(html)}")
+        say(f"wrote {report.to_html(html, data.manifest.origin)}")
     if json:
         show_json(report.to_json())
     else:

@@ -228,8 +228,8 @@ class Report:
         except (TypeError, AttributeError, KeyError) as error:
             raise HaspError(f"a stored report cannot be read ({error}); rebuild the parts") from error
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write the report as one self-contained page; returns its path.
+    def to_html(self, path: str | Path, origin: str = "") -> Path:
+        """Write the report as one self-contained page; returns its path. ``origin``: who made the parts, of what.
 
         Raises:
             HaspError: the page cannot be written there.
@@ -238,7 +238,7 @@ class Report:
 
         path = Path(path)
         try:
-            path.write_text(render(self), encoding="utf-8")
+            path.write_text(render(self, origin), encoding="utf-8")
         except OSError as error:
             raise HaspError(f"cannot write {path}: {error.strerror or error}; choose a file in a folder that exists") from error
         return path

@@ -68,6 +68,8 @@ def test_build_prints_the_plan_first_then_the_report(tmp_path):
     out, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4, "--verify", "source", "--html", tmp_path / "r.html")
     assert 0 <= out.index("4 (as asked)") < out.index("4 parts, 300 entities")
     assert "largest loaded part" in out and (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    manifest = HASPData.open(tmp_path / "p").manifest
+    assert f"Parts made by hasp {manifest.library}, of the graph {manifest.fingerprint}." in (tmp_path / "r.html").read_text()
     assert "wrote" in err and "\x1b" not in out + err  # no terminal: no bar, no colour
     again, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)
     assert "already held this build" in err and again.split("\n\n")[2:5] == out.split("\n\n")[2:5]
