@@ -122,14 +122,14 @@ def run(size: str = "full") -> list[Table]:
     return [table]
 
 
-def measure(**settings: int) -> dict[str, Any]:
+def measure(ways: dict[str, tuple[str, str]] = WAYS, ranks: int = RANKS, **settings: int) -> dict[str, Any]:
     """In a process of its own: load the data, fork the ranks, and hand back what each counted."""
     torch.set_num_threads(1)
     graph, schema, link, truth, name = catalogue(settings["titles"], settings["queries"])
     data = HASPData(graph, schema, num_parts=settings["parts"], reverse=True, log=False)
     whole = graph if any(e[1].startswith("rev_") for e in graph.edges) else add_reverse(graph)
-    ranks = on_ranks(RANKS, _train, data, whole, link, truth, settings)
-    return {"ranks": [{"data": name, **rank} for rank in ranks]}
+    found = on_ranks(ranks, _train, data, whole, link, truth, settings, ways)
+    return {"ranks": [{"data": name, **rank} for rank in found]}
 
 
 def finish(table: Table) -> None:
@@ -145,10 +145,12 @@ def finish(table: Table) -> None:
         table.picture, table.drawing = PICTURE, draw(words, [panel])
 
 
-def _train(data: HASPData, whole: Graph, link: Any, truth: Truth, settings: dict[str, int]) -> dict[str, Any]:
+def _train(
+    data: HASPData, whole: Graph, link: Any, truth: Truth, settings: dict[str, int], ways: dict[str, tuple[str, str]]
+) -> dict[str, Any]:
     """All contenders in turns; what this rank counted."""
     ranks = Ranks()
-    contenders = {way: _contender(*how, data, link, settings, ranks) for way, how in WAYS.items()}
+    contenders = {way: _contender(*how, data, link, settings, ranks) for way, how in ways.items()}
     objective = InfoNCE(link, max_pairs=512, known=[link])
     for turn in range(0, settings["steps"], settings["turn"]):
         for way in list(contenders)[:: 1 if turn // settings["turn"] % 2 == 0 else -1]:
@@ -182,7 +184,7 @@ def _contender(text: str, optimizer: str, data: HASPData, link: Any, settings: d
     mover: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.0)
     if optimizer != "AdamW":
         mover = torch.optim.SGD(parameters, lr=0.05, momentum=_MOMENTUM if optimizer == "SGD" else 0.0)
-    loader = HASPLoader(data, 1, True, seed=0, parts_per_step=RANKS, edge_label_index=link, disjoint_train_ratio=0.5)
+    loader = HASPLoader(data, 1, True, seed=0, parts_per_step=ranks.size, edge_label_index=link, disjoint_train_ratio=0.5)
     return Contender(model, Gradients(mover, parameters, [], ranks, sender), iter(loader), loader)
 
 

@@ -38,6 +38,7 @@ BENCHES = (
     "relation_attention",
     "ladder",
     "compression",
+    "trees",
     "distributed",
     "distributed_sage",
     "speedup",

@@ -26,7 +26,7 @@ from hasp.count import count
 from hasp.cut import check_backend, cut_linked
 from hasp.errors import HaspError
 from hasp.fill import fill
-from hasp.graph import Graph, RowsOf, row_blocks
+from hasp.graph import Graph, NotFinite, RowsOf, row_blocks
 from hasp.layout import Layout, check_node_part
 from hasp.parallel import run
 from hasp.part import Part
@@ -111,12 +111,12 @@ def build(
     with scratch:
         scratch.watch(graph.tensors())
         with clock("check"):
-            (spread or graph).check()
+            clock.not_finite = (spread or graph).check()
             _check_settings(graph, roles, config)
             if given is None:
                 config, clock.partitioner = _settled(graph, roles, config)
         with clock("fingerprint"):
-            fingerprint = (spread or graph).fingerprint(given)
+            fingerprint = graph.fingerprint(given) if spread is None else spread.fingerprint(given, clock.not_finite)
         if root is None:
             return _in_memory(graph, roles, config, given, fingerprint, plan, clock)
         with Writer(root, fingerprint=fingerprint, config=config, roles=roles, overwrite=overwrite, disk=disk) as writer:
@@ -187,7 +187,9 @@ def _in_memory(
     with clock("parts", config.num_parts) as step:
         parts = run(_stepping(blocks.part, step), range(config.num_parts), config.threads)
     rest = {"shared": blocks.shared(), "sampled": blocks.sampled(), "cut": blocks.cut()}
-    report = count(blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan)
+    report = count(
+        blocks, eels, [p.num_bytes for p in parts], {k: v.num_bytes for k, v in rest.items()}, plan, clock.not_finite
+    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         library=_library(),
@@ -244,7 +246,7 @@ def _to_folder(
                 writer.write(block)
             step()
     sizes = [blocks.part_bytes(p) for p in range(config.num_parts)]
-    report = count(blocks, eels, sizes, rest_bytes, plan)
+    report = count(blocks, eels, sizes, rest_bytes, plan, clock.not_finite)
     writer.finish(report=report.to_json(measured=False), build_log=clock.log(), **_specs(graph))
 
 
@@ -303,7 +305,7 @@ def _stepping(task: Callable[[int], Any], step: Callable[[], None]) -> Callable[
 
 
 class _Clock:
-    """Seconds per stage, peak memory and scratch of one build; tells the user's progress function."""
+    """What the report of a build says beside counts: seconds, memory, what is not finite; tells the progress function."""
 
     def __init__(self, progress: Progress | None, scratch: Scratch = MEMORY, plan: Plan | None = None) -> None:
         self.scratch = scratch
@@ -311,6 +313,7 @@ class _Clock:
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self.partitioner = ""
+        self.not_finite: NotFinite = {}
         self._reset = memory.reset_peak()
         self._before = memory.resident_bytes()
 

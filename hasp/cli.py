@@ -171,11 +171,12 @@ def build_command(
 ) -> None:
     """Cut a graph into parts. An interrupted build is continued; another graph's parts are never overwritten unasked."""
     from hasp.build import build
-    from hasp.config import BuildConfig, parse_bytes
+    from hasp.config import BuildConfig, folder, parse_bytes
     from hasp.data import HASPData
     from hasp.plan import plan
     from hasp.text import format_bytes
 
+    folder("out", out)
     if verify not in ("none", "files", "source"):
         raise HaspError(f"--verify is none, files or source, got {verify!r}; choose one of these")
     if ray and verify == "source":
@@ -199,13 +200,14 @@ def build_command(
             store = build(graph, roles, config, root=out, plan=planned, **how_to)
     for words in told:
         say(words)
-    report = HASPData.of(store).report()
+    data = HASPData.of(store)
+    report = data.report()
     largest = max(report.loaded_bytes, default=0)
     if max_part_bytes is not None and largest > parse_bytes(max_part_bytes):
         more = planned.num_parts + max(gpus, planned.num_parts // 8)
         say(f"warning: the largest part takes {format_bytes(largest)}, above {max_part_bytes}; try --num-parts {more}")
     if html is not None:
-        say(f"wrote {report.to_html(html)}")
+        say(f"wrote {report.to_html(html, data.manifest.origin)}")
     problems = [] if verify == "none" else _verify(store, graph if verify == "source" else None, json)
     if json:
         show_json({"parts": str(out), "report": report.to_json(), "problems": problems})
@@ -220,9 +222,10 @@ def report_command(parts: Parts, html: Html = None, verify: Verified = "first", 
     """What a build kept, cut and needs: per edge type and per part, predicted beside measured."""
     from hasp.data import HASPData
 
-    report = HASPData.open(parts, verify=verify).report()
+    data = HASPData.open(parts, verify=verify)
+    report = data.report()
     if html is not None:
-        say(f"wrote {report.to_html(html)}")
+        say(f"wrote {report.to_html(html, data.manifest.origin)}")
     if json:
         show_json(report.to_json())
     else:

@@ -60,8 +60,12 @@ def switch(name: str, value: Any) -> bool:
 
 
 def folder(name: str, value: Any) -> Path:
-    """A path. Raises :class:`HaspError` for what is none."""
+    """A path. Raises :class:`HaspError` for what is none, such as a URL."""
     if isinstance(value, (str, os.PathLike)):
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(value)):  # a Path of s3://a is s3:/a
+            raise HaspError(
+                f"{name}={str(value)!r}: a folder whose files can be mapped and renamed, not a URL; copy from or to it"
+            )
         return Path(value)
     raise HaspError(f"{name}={value!r}: a path, as text or pathlib.Path; give one")
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hasp.blocks import Blocks
+from hasp.graph import NotFinite
 from hasp.plan import Plan
 from hasp.report import Report
 from hasp.schema import edge_name
@@ -19,7 +20,12 @@ __all__ = ["count"]
 
 
 def count(
-    blocks: Blocks, eels: EelGraph, part_bytes: list[int], rest_bytes: Mapping[str, int], plan: Plan | None = None
+    blocks: Blocks,
+    eels: EelGraph,
+    part_bytes: list[int],
+    rest_bytes: Mapping[str, int],
+    plan: Plan | None = None,
+    not_finite: NotFinite | None = None,
 ) -> Report:
     """Count what went where.
 
@@ -29,6 +35,7 @@ def count(
         part_bytes: bytes of every part's tensors.
         rest_bytes: bytes of ``"shared"``, ``"sampled"`` and ``"cut"``.
         plan: what was predicted.
+        not_finite: what :meth:`hasp.graph.Graph.check` counted.
 
     Returns:
         The report without measurements: a function of the graph, the roles and the config.
@@ -56,6 +63,7 @@ def count(
         cut_bytes=rest_bytes["cut"],
         loaded_bytes=_loaded(blocks),
         predicted={} if plan is None else {"part_bytes": plan.part_bytes, "peak_build_bytes": plan.peak_build_bytes},
+        not_finite={label: list(counts) for label, counts in sorted((not_finite or {}).items())},
     )
 
 

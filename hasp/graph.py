@@ -21,10 +21,13 @@ from hasp.errors import HaspError, InvalidGraph
 from hasp.schema import EdgeType, edge_name
 from hasp.text import contents
 
-__all__ = ["Graph", "HaspWarning", "RowsOf", "row_blocks"]
+__all__ = ["Graph", "HaspWarning", "NotFinite", "RowsOf", "not_finite", "row_blocks", "warn_of"]
 
 RowsOf = Callable[[Tensor], Iterable[Tensor]]
 """Gives the rows of an array, block by block."""
+
+NotFinite = dict[str, tuple[int, int]]
+"""Of every attribute that has some, by its label: how many values are NaN, and how many infinite."""
 
 _SET_BY_BATCHES = frozenset({"n_id", "e_id", "input_id", "batch_size", "owner_part"})
 # PyG's own names of attributes that are rows of nodes or edges; any other name may be something else.
@@ -141,16 +144,20 @@ class Graph:
         for attrs in (*self.node_attrs.values(), *self.edge_attrs.values()):
             yield from attrs.values()
 
-    def check(self) -> None:
+    def check(self) -> NotFinite:
         """Look at every id once and every floating-point attribute once.
+
+        Returns:
+            What is NaN or infinite.
 
         Raises:
             InvalidGraph: a negative id, an id past its type's count, a non-integer id, sources and destinations or
                 attributes of different lengths.
 
         Warns:
-            HaspWarning: a floating-point attribute holds NaN; the message names it and counts them.
+            HaspWarning: a floating-point attribute holds NaN or infinite values; the message names it and counts them.
         """
+        found: NotFinite = {}
         if not self.num_nodes or not any(self.num_nodes.values()):
             raise InvalidGraph("a graph has at least one node, got none; check that the source is not empty")
         for edge_type, (source, destination) in self.edges.items():
@@ -164,12 +171,13 @@ class Graph:
                     raise InvalidGraph(f"{edge_type} ends in {end!r}, but the node types are {list(self.num_nodes)}")
                 _check_ids(ids, end, self.num_nodes[end], edge_type)
             for key, value in self.edge_attrs.get(edge_type, {}).items():
-                _check_attr(value, f"{edge_name(edge_type)}.{key}", source.numel(), "edges")
+                _check_attr(value, f"{edge_name(edge_type)}.{key}", source.numel(), "edges", found)
         for node_type, attrs in self.node_attrs.items():
             if node_type not in self.num_nodes:
                 raise InvalidGraph(f"attributes name the node type {node_type!r}, but the types are {list(self.num_nodes)}")
             for key, value in attrs.items():
-                _check_attr(value, f"{node_type}.{key}", self.num_nodes[node_type], "nodes")
+                _check_attr(value, f"{node_type}.{key}", self.num_nodes[node_type], "nodes", found)
+        return found
 
     def fingerprint(self, node_part: Mapping[str, npt.NDArray[np.int32]] | None = None, rows: RowsOf | None = None) -> str:
         """blake3 of types, counts, edges and attributes, in order: equal only for graphs that are equal byte for byte.
@@ -271,12 +279,30 @@ def _check_ids(ids: Tensor, node_type: str, count: int, edge_type: EdgeType) -> 
             )
 
 
-def _check_attr(value: Tensor, label: str, count: int, what: str) -> None:
+def _check_attr(value: Tensor, label: str, count: int, what: str, found: NotFinite) -> None:
     if value.dim() == 0 or value.size(0) != count:
         raise InvalidGraph(f"{label} has one row per item, got {tuple(value.shape)} for {count} {what}; repair the table")
     if value.is_floating_point():
-        # A sum is one fast pass; only a sum that is NaN is looked at closely (inf - inf is NaN too, hence the count).
-        blocks = (b.float() if b.element_size() == 1 else b for b in row_blocks(value))  # torch cannot add up float8
-        nan = sum(int(b.isnan().sum()) for b in blocks if bool(b.sum().isnan()))
-        if nan:
-            warnings.warn(f"{label} holds {nan:,} NaN values; they are kept as they are", HaspWarning, stacklevel=4)
+        counts = [not_finite(block) for block in row_blocks(value)]
+        warn_of(label, value.dtype, sum(nan for nan, _ in counts), sum(infinite for _, infinite in counts), found)
+
+
+def not_finite(block: Tensor) -> tuple[int, int]:
+    """How many values of a block are NaN, and how many infinite."""
+    # A sum is one fast pass; only where it is not finite does anybody look closely (huge values may add up to that, too).
+    wide = block.float() if block.element_size() == 1 else block  # torch cannot add up float8
+    if bool(wide.sum(dtype=torch.float32 if wide.element_size() < 4 else None).isfinite()):
+        return 0, 0
+    return int(wide.isnan().sum()), int(wide.isinf().sum())
+
+
+def warn_of(label: str, dtype: torch.dtype, nan: int, infinite: int, found: NotFinite) -> None:
+    """Count and warn of what is not finite in an attribute: it may be meant, and is stored as it is, but never silently."""
+    if not nan and not infinite:
+        return
+    found[label] = (nan, infinite)
+    said = " and ".join(f"{n:,} {word}" for n, word in ((nan, "NaN"), (infinite, "infinite")) if n)
+    limit = torch.finfo(dtype).max
+    why = f" ({str(dtype).removeprefix('torch.')} ends at {limit:,.0f}: what is larger becomes infinite)" if limit < 1e6 else ""
+    text = f"{label} holds {said} values{why if infinite else ''}; they are kept as they are"
+    warnings.warn(text, HaspWarning, stacklevel=5)

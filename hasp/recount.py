@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hasp.errors import HaspError
-from hasp.graph import Graph
+from hasp.graph import Graph, HaspWarning
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.report import Report
 from hasp.rows import take_rows
@@ -142,7 +143,7 @@ class Recount:
         """Every figure of the stored report that this recount does not confirm, and the promise of balance.
 
         Args:
-            source: if given, the bytes of loaded parts are counted again too.
+            source: if given, the bytes of loaded parts and what is not finite are counted again too.
         """
         try:
             stored = Report.from_json(self.manifest.report)
@@ -166,6 +167,10 @@ class Recount:
             "sampled_bytes": self.block_bytes[SAMPLED],
             "cut_bytes": self.block_bytes[CUT],
         }
+        if source is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HaspWarning)  # the build has said so
+                found["not_finite"] = {label: list(counts) for label, counts in source.check().items()}
         if source is not None and stored.loaded_bytes:
             found["loaded_bytes"] = [self._loaded(source, p) for p in range(self.num_parts)]
         out = []

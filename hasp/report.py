@@ -45,6 +45,7 @@ class Report:
         cut_bytes: bytes of the cut.
         loaded_bytes: ``[N]``: bytes of each part as a loaded batch (:func:`hasp.sizes.batch_bytes` of the real counts);
             empty where the builder did not count them.
+        not_finite: per attribute that has some, ``<type>.<name>``: values that are NaN, values that are infinite.
         predicted: what the plan said: ``part_bytes`` (a loaded batch), ``peak_build_bytes``; empty without a plan.
         measured: ``peak_build_bytes``, ``partitioner`` and ``seconds`` per stage of this run, ``scratch_bytes`` and
             ``planned_peak_bytes`` of one with scratch files; ``None`` where nobody measured.
@@ -70,6 +71,7 @@ class Report:
     sampled_bytes: int = 0
     cut_bytes: int = 0
     loaded_bytes: Sequence[int] = ()
+    not_finite: Mapping[str, Sequence[int]] = field(default_factory=dict)
     predicted: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Any] | None = None
 
@@ -89,6 +91,8 @@ class Report:
         if len(groups) != self.num_parts or any(len(row) != len(DEGREE_GROUPS) for row in groups):
             raise HaspError(f"degree_groups of a report has 3 counts per part, got {len(groups)} rows; recount them")
         object.__setattr__(self, "degree_groups", groups)
+        values = {k: [_count(n, f"not_finite[{k!r}]") for n in v] for k, v in self.not_finite.items()}
+        object.__setattr__(self, "not_finite", values)
         for name in self.num_edges:
             parse_edge_name(name)
 
@@ -203,7 +207,8 @@ class Report:
         Args:
             measured: with the figures of this one run; without, the value depends on the build's inputs alone.
         """
-        return {f.name: getattr(self, f.name) for f in fields(self) if measured or f.name != "measured"}
+        left = {f for f, leave in (("measured", not measured), ("not_finite", not self.not_finite)) if leave}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], measured: Mapping[str, Any] | None = None) -> Report:
@@ -223,8 +228,8 @@ class Report:
         except (TypeError, AttributeError, KeyError) as error:
             raise HaspError(f"a stored report cannot be read ({error}); rebuild the parts") from error
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write the report as one self-contained page; returns its path.
+    def to_html(self, path: str | Path, origin: str = "") -> Path:
+        """Write the report as one self-contained page; returns its path. ``origin``: who made the parts, of what.
 
         Raises:
             HaspError: the page cannot be written there.
@@ -233,7 +238,7 @@ class Report:
 
         path = Path(path)
         try:
-            path.write_text(render(self), encoding="utf-8")
+            path.write_text(render(self, origin), encoding="utf-8")
         except OSError as error:
             raise HaspError(f"cannot write {path}: {error.strerror or error}; choose a file in a folder that exists") from error
         return path
@@ -254,6 +259,8 @@ class Report:
         balance = ", ".join(f"{k} {v:.3f}" for k, v in self.balance.items())
         lines.append(f"largest / mean  {balance}")
         lines.append(f"replication     {self.replication_factor:.3f} copies of a node")
+        for label, (nan, infinite) in self.not_finite.items():
+            lines.append(f"not finite      {label}: {nan:,} NaN, {infinite:,} infinite")
         return "\n".join(lines)
 
     def _edge_table(self) -> str:

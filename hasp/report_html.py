@@ -55,14 +55,15 @@ summary{cursor:pointer;font-weight:600}details[open] summary{margin-bottom:10px}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def render(report: Report) -> str:
+def render(report: Report, origin: str = "") -> str:
     """The whole page as a string.
 
     Args:
         report: any report; with more than :data:`hasp.charts.MAX_BARS` parts, bars become histograms.
+        origin: who made the parts, and of what.
     """
     body = [
-        _head(report),
+        _head(report, origin),
         _tiles(report),
         f'<section class="cards" aria-label="Charts per part">{_charts(report)}</section>',
         _degrees(report),
@@ -80,13 +81,17 @@ def render(report: Report) -> str:
     )
 
 
-def _head(report: Report) -> str:
+def _head(report: Report, origin: str) -> str:
     types = ", ".join(f"{report.num_nodes[t]:,} {escape(t)}" for t in report.entities)
     nodes, edges = sum(report.num_nodes.values()), sum(report.num_edges.values())
     noun = "part" if report.num_parts == 1 else "parts"
+    odd = [f"{escape(k)}: {nan:,} NaN, {infinite:,} infinite" for k, (nan, infinite) in report.not_finite.items()]
+    said = [f"Not finite: {'; '.join(odd)}."] if odd else []
+    said += [escape(origin)] if origin else []
     return (
         f"<h1>{report.num_parts:,} {noun}</h1>"
         f'<p class="soft lead">A graph of {nodes:,} nodes and {edges:,} edges; partitioned: {types}.</p>'
+        + "".join(f'<p class="soft">{words}</p>' for words in said)
     )
 
 

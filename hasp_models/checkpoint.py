@@ -102,15 +102,28 @@ class Checkpoint:
                 self.disk.discard(self.folder / other)
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Any, settings: Mapping[str, Any]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: Any,
+        settings: Mapping[str, Any],
+        epochs: int | None = None,
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Put model, optimizer and loader back to where they were.
+
+        Args:
+            model: as it was saved.
+            optimizer: likewise.
+            loader: likewise.
+            settings: likewise.
+            epochs: of which no more may be done already; ``None``: any number.
 
         Returns:
             ``progress`` and ``best`` as they were saved.
 
         Raises:
-            HaspError: the checkpoint is of another model, other parts or other settings; nothing has been changed then.
+            HaspError: the checkpoint is of another model, other parts or other settings, or has done more epochs; nothing has
+                been changed then.
             CorruptPart: a file is not what was written.
         """
         meta = read_json(self.folder / _JSON, self.disk)
@@ -127,6 +140,8 @@ class Checkpoint:
                 f"the checkpoint in {self.folder} is of other parts, built with another {key}; build them as they were, "
                 "or choose another folder"
             )
+        if epochs is not None and (done := meta["progress"].get("epoch", 0)) > epochs:
+            raise HaspError(f"{self.folder} has {done} epochs, got epochs={epochs}; raise it, or choose another folder")
         path = self.folder / str(meta["file"]["name"])
         self.disk.size(path)
         if self.disk.hash(path) != meta["file"]["blake3"]:

@@ -1,15 +1,11 @@
-"""What is refused before anything is written: features that would make every loss NaN, a folder that holds something else."""
+"""What is refused before training begins: features that would make every loss NaN."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hasp import HASPData
 from hasp.errors import HaspError
-from hasp.store.disk import Disk
-from hasp_models.origin import origin_of
 
-__all__ = ["check_features", "check_out"]
+__all__ = ["check_features"]
 
 
 def check_features(parts: HASPData) -> None:
@@ -32,20 +28,3 @@ def check_features(parts: HASPData) -> None:
             f"features are finite numbers, but {node_type}.x is NaN or infinite in {len(wrong_rows):,} rows (first: row "
             f"{min(wrong_rows)}); fill them in, or leave x out, and build again"
         )
-
-
-def check_out(out: Path, *kinds: str) -> None:
-    """Refuse a folder that holds parts, concepts, a run, embeddings or results of another kind than is to be written.
-
-    Args:
-        out: the folder; it need not exist.
-        kinds: what it may hold.
-    """
-    if not out.is_dir() or not Disk().list(out):
-        return
-    try:
-        kind = origin_of(out).kind
-    except HaspError:
-        return
-    if kind not in kinds:
-        raise HaspError(f"--out is a new folder or one with {kinds[0]}, but {out} holds {kind}; choose another")

@@ -112,13 +112,15 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard's events as well")] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="save after so many steps too, not only epochs", min=1)] = None,
     ray: Annotated[str, typer.Option("--ray", help="train on Ray: local, auto, or the address of a cluster")] = "",
-    workers: Annotated[int, typer.Option(help="ranks, with --ray", min=1)] = 2,
+    workers: Annotated[int | None, typer.Option(help="ranks, with --ray [2]", min=1)] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Train a SemanticGNN on parts, alone, under torchrun or on Ray."""
     from hasp_models.distributed.group import process_group
 
+    if workers is not None and not ray:
+        raise HaspError(f"--workers are ranks on Ray, got {workers} without --ray; give --ray local, or use torchrun")
     task = partial(
         _train,
         *(path.absolute() if ray else path for path in (parts, out)),  # its workers are in another folder
@@ -150,7 +152,7 @@ def train(
     if ray:
         from hasp_models.distributed.ray_train import fit_on_ray
 
-        run = fit_on_ray(task, workers, address=ray, folder=None if ray == "local" else out / "ray")
+        run = fit_on_ray(task, workers or 2, address=ray, folder=None if ray == "local" else out / "ray")
     else:
         with process_group():
             run = task()
@@ -194,9 +196,9 @@ def watch(
             show_json(found.to_json())
         else:
             show("\n".join(f"{label:{width}}{text}" for label, text in watching.rows(found)))
-        return
-    found = watching.watch(run, every=every, stalled_after=stalled_after)
-    if found.state not in ("finished", "paused"):
+    else:
+        found = watching.watch(run, every=every, stalled_after=stalled_after)
+    if found.state not in ("finished", "paused", *(("running", "stalled") if json or once else ())):
         raise typer.Exit(1)
 
 
@@ -234,11 +236,11 @@ def embed(
     json: Json = False,
 ) -> None:
     """Embed every entity of a graph, all edges kept, new entities included. By parts, a repeated call goes on where it was."""
-    from hasp_models.checks import check_out
     from hasp_models.embeddings import Embeddings
+    from hasp_models.origin import own_folder
     from hasp_models.runs import load_run
 
-    check_out(out, "embeddings")
+    own_folder(out, "embeddings")
     if by_parts:
         from hasp.console import Bar
         from hasp_models.embed_by_parts import embed_run

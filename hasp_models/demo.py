@@ -55,7 +55,7 @@ def demo(out: str | Path = "demo", titles: int = 20_000, epochs: int = 20, seed:
     schema = Schema(entity="title", eel=[EEL])
     parts = HASPData(made.graph, schema, num_parts=8, seed=seed, root=out / "parts", reverse=True, overwrite=True)
     report = parts.report()
-    page = report.to_html(out / "report.html")
+    page = report.to_html(out / "report.html", parts.manifest.origin)
     say(f"\nreport\n{report}\n")
     embeddings = _embed(parts, out, epochs, seed, say)
     scores = _judge(made, embeddings)

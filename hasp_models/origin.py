@@ -16,13 +16,14 @@ from typing import Any
 from blake3 import blake3
 
 from hasp import HASPData, __version__
+from hasp.config import folder as local
 from hasp.errors import CorruptPart, HaspError
 from hasp.store.disk import Disk
 from hasp.store.framing import parse_json
 from hasp_models.events import LOG, read_events
 from hasp_models.files import read_json
 
-__all__ = ["Link", "Origin", "link", "origin_of", "parts_input", "stamp"]
+__all__ = ["Link", "Origin", "link", "origin_of", "own_folder", "parts_input", "stamp"]
 
 _LIMIT = 1 << 30
 
@@ -74,6 +75,18 @@ class Link:
 def stamp(**inputs: Mapping[str, str] | None) -> dict[str, Any]:
     """What every artefact says: ``{"library": version, "inputs": {role: {"kind", "id"}}}``; ``None`` is left out."""
     return {"library": __version__, "inputs": {role: dict(value) for role, value in inputs.items() if value is not None}}
+
+
+def own_folder(folder: Path, kind: str) -> None:
+    """Refuse to write an artefact into a folder that holds one of another kind: nobody could say whose files are whose.
+
+    Raises:
+        HaspError: there is one.
+    """
+    names = Disk().list(folder) if local("out", folder).is_dir() else []
+    for name, (other, _) in _KINDS.items():
+        if name in names and other != kind:
+            raise HaspError(f"{kind}: wants a folder of its own, but {folder} holds {other} ({name}); choose another folder")
 
 
 def parts_input(parts: HASPData) -> dict[str, str]:

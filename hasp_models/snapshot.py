@@ -130,7 +130,8 @@ def snapshot(
         for rank, p in enumerate(head.get("processes", []))
     ]
     silent = max(0.0, now - max(e.time for e in [attempt[-1], *others]))
-    state, why = _state(attempt, others, processes, silent, stalled_after or _patience(mine))
+    restart_left = int(head.get("restart", 0)) < int(head.get("max_restarts", 0))
+    state, why = _state(attempt, others, processes, silent, stalled_after or _patience(mine), restart_left)
     started = max((i for i, e in enumerate(mine) if e.event == "started"), default=0)
     rows = {e.fields["epoch"]: e.fields for e in mine[started:] if e.event == "epoch"}
     closed = max(rows, default=0)
@@ -157,7 +158,7 @@ def snapshot(
         checkpoint_step=checkpoint_step,
         silent=silent,
         restarts=sum(e.event == "resumed" for e in mine[started:]),
-        restart_left=int(head.get("restart", 0)) < int(head.get("max_restarts", 0)),
+        restart_left=restart_left,
         processes=processes,
         library=head.get("library"),
         fingerprint=head.get("fingerprint"),
@@ -170,7 +171,12 @@ def snapshot(
 
 
 def _state(
-    attempt: Sequence[Event], others: Sequence[Event], processes: Sequence[dict[str, Any]], silent: float, limit: float
+    attempt: Sequence[Event],
+    others: Sequence[Event],
+    processes: Sequence[dict[str, Any]],
+    silent: float,
+    limit: float,
+    restart_left: bool,
 ) -> tuple[State, str | None]:
     """What an attempt has come to."""
     ends: dict[str, State] = {"finished": "finished", "paused": "paused", "interrupted": "interrupted", "error": "failed"}
@@ -184,7 +190,8 @@ def _state(
     if gone:
         names = ", ".join(f"rank {p['rank']} (pid {p['pid']})" for p in gone[:3])
         more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-        return "killed", f"{names}{more} ended without a word; start it again, it goes on from its checkpoint"
+        then = "its launcher starts it again" if restart_left else "start it again"
+        return "killed", f"{names}{more} ended without a word; {then}, it goes on from its checkpoint"
     if silent > limit:
         far = sorted({p["host"] for p in processes if p["alive"] is None})
         where = f"; whether it lives is to be seen on {', '.join(far[:3])}" if far else "; its processes live"

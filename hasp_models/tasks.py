@@ -9,12 +9,12 @@ from typing import Any
 
 from hasp import __version__
 from hasp.console import Bar
-from hasp_models.checks import check_out
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.evaluate import Result, evaluate
 from hasp_models.data.neighbors import Score, rank
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.embeddings import Embeddings
+from hasp_models.origin import own_folder
 from hasp_models.run_log import RunLog
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
@@ -25,7 +25,7 @@ __all__ = ["evaluate_pairs", "pretrain_concepts", "similar"]
 
 def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options: Any) -> dict[str, Any]:
     """TransE (or another method) over the semantic triples of a graph, saved into ``out`` with a log as a run has one."""
-    check_out(out, "concepts", "unfinished run")
+    own_folder(out, "concepts")
     graph, fingerprint = open_graph(source)
     triples = Triples.from_graph(graph)
     epochs = int(options.get("epochs", 100))

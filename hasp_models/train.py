@@ -144,7 +144,7 @@ def fit(
         keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
         run, best = Fit(), weights_of(model) if validate else {}
         if keeper is not None and keeper.exists():
-            counted, best = keeper.load(model, optimizer, loader, settings)
+            counted, best = keeper.load(model, optimizer, loader, settings, epochs)
             run = Fit(**counted)
             sums.restore(keeper.gradients(), run.step)
         logger = RunLog(log, tensorboard, run.epoch, rank=ranks.rank)

@@ -12,7 +12,7 @@ from hasp import HASPData, HASPLoader
 from hasp.errors import HaspError
 from hasp.schema import EdgeType, edge_name, parse_edge_name
 from hasp.store.disk import Disk
-from hasp_models.checks import check_features, check_out
+from hasp_models.checks import check_features
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.evaluate import evaluate
 from hasp_models.data.pair_table import read_truth
@@ -21,7 +21,7 @@ from hasp_models.exact import ExactSimilarity
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.neighbor_softmax import NeighborSoftmax
 from hasp_models.objectives import InfoNCE, LinkBCE, Objective
-from hasp_models.origin import origin_of
+from hasp_models.origin import origin_of, own_folder
 from hasp_models.recipe import blend_start, shares_of, tiers_of
 from hasp_models.runs import new_model, save_run
 from hasp_models.semantic_gnn import SemanticGNN
@@ -113,7 +113,7 @@ def train_run(
     settings |= {"dropout": dropout, "content": content, "cold": cold, "trust": trust, "exact_content": exact_content}
     if patience is not None and truth is None:
         raise HaspError(f"patience counts epochs without a better MAP@10 on a truth, got {patience} and none; give --truth")
-    check_out(out, "run", "unfinished run")
+    own_folder(out, "run")
     chosen = _chosen(objective, {k: v for k, v in settings.items() if v is not None})
     edge_type = _link_type(parts, eel, merge)
     check_features(parts)
@@ -174,6 +174,8 @@ def _chosen(objective: str, given: dict[str, Any]) -> dict[str, Any]:
             having = [o for o, settings in DEFAULTS.items() if name in settings]
             raise HaspError(f"{name} is a setting of {' and '.join(having)}, got objective={objective!r}; leave it out")
     chosen = DEFAULTS[objective] | given
+    if chosen["dim"] < 1:
+        raise HaspError(f"dim, the length of the embeddings, is at least 1, got {chosen['dim']}; raise it")
     if "exact_content" in given and not chosen["trust"]:
         raise HaspError(
             f"exact_content is about exact similarities, got {given['exact_content']} with trust=0; give trust, too"

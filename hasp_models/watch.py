@@ -107,7 +107,8 @@ def rows(found: Snapshot) -> list[tuple[str, str]]:
         hosts = sorted({p["host"] for p in found.processes})
         some = ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
         lives = f", {alive} alive" if all(p["alive"] is not None for p in found.processes) else ", not all on this machine"
-        again = f"; started again {found.restarts} times" if found.restarts else ""
+        times = "once" if found.restarts == 1 else f"{found.restarts} times"
+        again = f"; started again {times}" if found.restarts else ""
         out.append(("ranks", f"{len(found.processes)} on {some}{lives if goes_on else ''}{again}"))
     if found.refused is not None:
         out.append(("refused", found.refused))

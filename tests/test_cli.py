@@ -68,6 +68,8 @@ def test_build_prints_the_plan_first_then_the_report(tmp_path):
     out, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4, "--verify", "source", "--html", tmp_path / "r.html")
     assert 0 <= out.index("4 (as asked)") < out.index("4 parts, 300 entities")
     assert "largest loaded part" in out and (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    manifest = HASPData.open(tmp_path / "p").manifest
+    assert f"Parts made by hasp {manifest.library}, of the graph {manifest.fingerprint}." in (tmp_path / "r.html").read_text()
     assert "wrote" in err and "\x1b" not in out + err  # no terminal: no bar, no colour
     again, err = run("build", SOURCE, tmp_path / "p", "--num-parts", 4)
     assert "already held this build" in err and again.split("\n\n")[2:5] == out.split("\n\n")[2:5]
@@ -89,6 +91,17 @@ def test_build_says_what_it_did_to_a_folder_that_held_some_of_it(tmp_path):
     assert "nothing was done" in build()
     after = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
     assert all(after[name] == data for name, data in before.items() if name != "build.json")
+
+
+def test_parts_do_not_go_to_a_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (("build", SOURCE, "s3://bucket/parts", "--num-parts", 2), ("report", "s3://bucket/parts")):
+        result = CliRunner().invoke(app, [str(a) for a in command])
+        assert (
+            result.exit_code == 2
+            and "='s3:/bucket/parts': a folder whose files can be mapped and renamed, not a URL" in result.stderr
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_build_says_that_it_went_on_where_it_was_interrupted(tmp_path, monkeypatch):

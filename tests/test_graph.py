@@ -1,5 +1,6 @@
 """Graph: a view of the user's arrays, every rule of the input, and the fingerprint."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -214,14 +215,45 @@ def test_a_graph_that_breaks_a_rule(graph, text):
         graph.check()
 
 
-def test_nan_is_a_warning_with_the_column_and_the_count():
-    x = torch.zeros(3, 2)
-    x[0, 0] = x[2, 1] = torch.nan
-    with pytest.warns(HaspWarning, match=r"t\.x holds 2 NaN values"):
-        Graph.from_hetero_data(hetero(x=x)).check()
+@pytest.mark.parametrize(
+    ("values", "dtype", "text"),
+    [
+        ([torch.nan, 0.0, torch.nan], torch.float32, r"t\.x holds 2 NaN values; they are kept as they are"),
+        ([torch.inf, -torch.inf, 0.0], torch.float64, r"t\.x holds 2 infinite values; they are kept"),
+        ([torch.inf, torch.nan, -torch.inf], torch.bfloat16, r"t\.x holds 1 NaN and 2 infinite values; they are kept"),
+        ([70_000.0, 1.0, 65_504.0], torch.float16, r"holds 1 infinite values \(float16 ends at 65,504: what is larger becomes"),
+        ([torch.nan, 448.0, 448.0], torch.float8_e4m3fn, r"t\.x holds 1 NaN values; they are kept"),
+    ],
+)
+def test_what_is_not_finite_is_a_warning_with_the_column_and_the_counts(values, dtype, text):
+    x = torch.tensor(values).to(dtype)
+    with pytest.warns(HaspWarning, match=text) as found:
+        counted = Graph.from_hetero_data(hetero(x=x)).check()
+    assert len(found) == 1 and counted == {"t.x": (int(x.float().isnan().sum()), int(x.float().isinf().sum()))}
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 65_504.0), (torch.float32, 3e38), (torch.float64, 1.7e308)])
+def test_large_values_whose_sum_is_not_finite_are_no_warning(dtype, most):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Graph.from_hetero_data(hetero(x=torch.tensor([torch.inf, -torch.inf, 0.0]))).check()
+        assert Graph.from_hetero_data(hetero(x=torch.full((3,), most, dtype=dtype))).check() == {}
+
+
+def test_what_is_not_finite_stands_in_the_manifest_and_the_report(tmp_path):
+    x = torch.tensor([torch.inf, 0.0, torch.nan])
+    data = hetero(x=x)
+    with pytest.warns(HaspWarning, match="1 NaN and 1 infinite"):
+        parts = HASPData(data, Schema(entity="t"), num_parts=2, root=tmp_path / "parts", log=False)
+    assert HASPData.open(tmp_path / "parts").report().not_finite == {"t.x": [1, 1]} and parts.verify(data) == []
+    assert "not finite      t.x: 1 NaN, 1 infinite" in str(parts.report())
+    clean = HASPData(hetero(x=torch.ones(3)), Schema(entity="t"), num_parts=2, log=False)
+    assert "not_finite" not in clean.manifest.report and "not finite" not in str(clean.report())
+    with pytest.warns(HaspWarning):
+        mine = HASPData(data, Schema(entity="t"), num_parts=2, log=False)
+    assert mine.manifest.report == parts.manifest.report
+    report = {k: v for k, v in mine.manifest.report.items() if k != "not_finite"}
+    mine.store.manifest = dataclasses.replace(mine.manifest, report=report)
+    assert mine.verify(data) == ["manifest.json: report: not_finite is of [], recounted for ['t.x']"]
 
 
 @given(cases(most_nodes=5))

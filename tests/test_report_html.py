@@ -175,3 +175,9 @@ def test_a_browser_draws_it(tmp_path, size):
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == size
     assert len(data) > 10_000  # an empty page of this size compresses to less
+
+
+def test_what_is_not_finite_and_who_made_the_parts_are_said_in_words():
+    page = render(a_report(not_finite={"title.<x>": [1200, 3]}), "by <me>")
+    assert "Not finite: title.&lt;x&gt;: 1,200 NaN, 3 infinite." in page and "by &lt;me&gt;" in page
+    assert "Not finite" not in render(a_report())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import Any
 from hasp.errors import HaspError
 
 __all__ = ["import_ray", "ray_session"]
+
+PATIENCE = 10.0
+"""Seconds within which the address of a cluster takes a connection."""
 
 # Read by Ray when it starts, and handed on to its workers. They only choose what is printed and measured.
 _QUIET = {
@@ -61,11 +65,25 @@ def ray_session(address: str = "local", num_cpus: int | None = None) -> Iterator
             "include_dashboard": False,
             "runtime_env": {"env_vars": {"PYTHONPATH": path}},
         }
+    _check_reachable(address)
     logger = logging.getLogger("ray")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
     with _no_messages():
         yield from _connected(ray, address, options)
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address at which nobody listens within seconds; Ray itself tries for minutes, and prints meanwhile."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise HaspError(
+            f"no Ray cluster answers at {address!r} ({error}); start one with ray start --head, or use the address local"
+        ) from error
 
 
 def _connected(ray: Any, address: str, options: dict[str, Any]) -> Iterator[Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from hasp.cluster import tasks
 from hasp.cluster.columns import Column, chunks
 from hasp.cluster.executor import Call, Executor
 from hasp.cluster.pieces import Piece, Window, read_window
-from hasp.graph import Graph, HaspWarning, row_blocks
+from hasp.graph import Graph, NotFinite, not_finite, row_blocks, warn_of
 from hasp.layout import Layout
 from hasp.part import CUT, Edges, Part, numpy_ids
 from hasp.schema import EdgeType, Roles, edge_name
@@ -73,7 +72,7 @@ class Spread:
         calls = ((tasks.column_of, "", chunk, *self._maps(chunk.owners)) for chunk in found if chunk.rows)
         return (torch.from_numpy(np.array(block)) for block in self.executor.map(calls))
 
-    def check(self) -> None:
+    def check(self) -> NotFinite:
         """As :meth:`hasp.graph.Graph.check`, of the arrays at hand; the others are checked while they are read."""
         graph = self.graph
 
@@ -83,22 +82,26 @@ class Spread:
         edges = {e: ends for e, ends in graph.edges.items() if not any(t.is_meta for t in ends)}
         node_attrs = {t: real(attrs) for t, attrs in graph.node_attrs.items()}
         edge_attrs = {e: real(graph.edge_attrs.get(e, {})) for e in edges}
-        Graph(graph.num_nodes, edges, node_attrs, edge_attrs).check()
+        return Graph(graph.num_nodes, edges, node_attrs, edge_attrs).check()
 
-    def fingerprint(self, node_part: Any = None) -> str:
-        """:meth:`hasp.graph.Graph.fingerprint`, with the warning of :meth:`hasp.graph.Graph.check` about missing numbers."""
+    def fingerprint(self, node_part: Any = None, found: NotFinite | None = None) -> str:
+        """:meth:`hasp.graph.Graph.fingerprint`, warning of what stays in the tables, as :meth:`check` does of the rest.
+
+        ``found`` is added to: what is NaN or infinite there.
+        """
+        found = {} if found is None else found
         labels = {id(v): f"{t}.{k}" for t, attrs in self.graph.node_attrs.items() for k, v in attrs.items()}
         labels |= {id(v): f"{edge_name(e)}.{k}" for e, attrs in self.graph.edge_attrs.items() for k, v in attrs.items()}
 
         def looked_at(array: Tensor) -> Iterator[Tensor]:
-            nan = 0
+            far = array.is_meta and array.is_floating_point()
+            nan = infinite = 0
             for block in self.rows(array):
-                nan += int(block.isnan().sum()) if array.is_meta and array.is_floating_point() else 0
+                some = not_finite(block) if far else (0, 0)
+                nan, infinite = nan + some[0], infinite + some[1]
                 yield block
-            if nan:
-                warnings.warn(
-                    f"{labels[id(array)]} holds {nan:,} NaN values; they are kept as they are", HaspWarning, stacklevel=5
-                )
+            if far:
+                warn_of(labels[id(array)], array.dtype, nan, infinite, found)
 
         return self.graph.fingerprint(node_part, looked_at)
 

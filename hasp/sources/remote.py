@@ -1,6 +1,7 @@
 """Paths on other file systems (``s3://``, ``gs://``, ``memory://``...), through fsspec: the one file that imports it.
 
-What fsspec opens is read by the same code whatever the protocol. Tested here are ``memory://`` and local folders.
+What fsspec opens is read by the same code whatever the protocol. Tested here are ``memory://``, local folders and, where s3fs
+and moto are installed, ``s3://`` on a server of this machine.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 import posixpath
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -81,21 +83,39 @@ class RemotePath:
         """The last piece of the path."""
         return posixpath.basename(self.url)
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """A block that asks the file system; whatever its library raises is one line that says what to look at."""
+        try:
+            yield
+        except HaspError:
+            raise
+        except Exception as error:  # each library has errors of its own, and not all of them are an OSError
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise HaspError(
+                f"cannot read {self.url} ({reason}); check the path, the address of the store, the network and the credentials"
+            ) from error
+
     def is_file(self) -> bool:
         """Whether it is a file."""
-        return bool(self.fs.isfile(self.inner))
+        with self._asking():
+            return bool(self.fs.isfile(self.inner))
 
     def is_dir(self) -> bool:
         """Whether it is a folder, or what object stores have in its place."""
-        return bool(self.fs.isdir(self.inner))
+        with self._asking():
+            return bool(self.fs.isdir(self.inner))
 
     def exists(self) -> bool:
         """Whether it is there."""
-        return bool(self.fs.exists(self.inner))
+        with self._asking():
+            return bool(self.fs.exists(self.inner))
 
     def iterdir(self) -> Iterator[RemotePath]:
         """What a folder holds."""
-        for inner in self.fs.ls(self.inner, detail=False):
+        with self._asking():
+            found = self.fs.ls(self.inner, detail=False)
+        for inner in found:
             name = posixpath.basename(inner.rstrip("/"))
             if name and inner.rstrip("/") != self.inner.rstrip("/"):
                 yield self / name
@@ -106,15 +126,19 @@ class RemotePath:
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
         """All files below a folder; ``pattern`` is ``"*"``."""
-        return (RemotePath(self.fs.unstrip_protocol(inner)) for inner in self.fs.find(self.inner))
+        with self._asking():
+            found = self.fs.find(self.inner)
+        return (RemotePath(self.fs.unstrip_protocol(inner)) for inner in found)
 
     def stat(self) -> _Stat:
         """The size."""
-        return _Stat(int(self.fs.size(self.inner)))
+        with self._asking():
+            return _Stat(int(self.fs.size(self.inner)))
 
     def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> Any:
         """Open the file."""
-        return self.fs.open(self.inner, mode, **({} if "b" in mode else {"encoding": encoding, "newline": newline}))
+        with self._asking():
+            return self.fs.open(self.inner, mode, **({} if "b" in mode else {"encoding": encoding, "newline": newline}))
 
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self.url}/{name}")

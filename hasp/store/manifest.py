@@ -178,6 +178,11 @@ class Manifest:
         found = dict(self.files[NODE_PART].tensors)
         _need(found == labels, f"{NODE_PART} holds {labels}, got {found}")
 
+    @property
+    def origin(self) -> str:
+        """Who made the parts, and of what, for the reader of a page."""
+        return f"Parts made by hasp {self.library}, of the graph {self.fingerprint}."
+
     def to_bytes(self) -> bytes:
         """The file ``manifest.json``: its own blake3 first, taken while the digits are zeros; one file entry a line."""
 

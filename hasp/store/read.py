@@ -25,7 +25,7 @@ __all__ = ["FolderStore", "Verify"]
 Verify = Literal["size", "first", "always"]
 
 _ANY_SIZE = 1 << 40
-_RESTORE = "restore the file, or rebuild the parts with overwrite=True"
+_RESTORE = "restore the file, or run the same build again, which makes it anew"
 
 
 class FolderStore:

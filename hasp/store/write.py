@@ -138,16 +138,18 @@ class Writer:
         asked = resume.header(FORMAT_VERSION, self._fingerprint, self._config.to_json(), self._roles)
         resumes = header is not None and not resume.differences(asked, header)
         claimed: Mapping[str, tuple[int, str]] = {}
+        kept: dict[str, FileEntry] | None = None
         if MANIFEST in names and not self._overwrite:
             differences = resume.differences(asked, _header_of(stored)) if stored is not None else []
             if stored is not None and not differences:
-                if self._sizes_agree(stored):
+                claimed = {name: (e.bytes, e.blake3) for name, e in stored.files.items()}
+                kept = self._verified(claimed)  # hashed, as the input was: to build again is how damage is repaired
+                if len(kept) == len(claimed):
                     self.manifest = stored
-                    self.done = f"{self.root} already held this build, all files of their size; nothing was done"
+                    self.done = f"{self.root} already held this build, every file whole by its hash; nothing was done"
                     if JOURNAL in names:
                         self._disk.discard(self.root / JOURNAL)
                     return
-                claimed = {name: (e.bytes, e.blake3) for name, e in stored.files.items()}  # keep what is whole
             elif not resumes:
                 raise StaleParts(f"{self.root} holds parts of another build: {'; '.join(differences)}; {_REBUILD}")
         elif MANIFEST not in names and resumes:
@@ -157,7 +159,7 @@ class Writer:
                 raise CorruptPart(f"the first line of {self.root / JOURNAL} is damaged; {_REBUILD}")
             differences = "; ".join(resume.differences(asked, header))  # type: ignore[assignment]
             raise StaleParts(f"{self.root} holds an unfinished build of other parts: {differences}; {_REBUILD}")
-        self._entries = self._verified(claimed)
+        self._entries = self._verified(claimed) if kept is None else kept
         self.done = resume.done(self.root, len(self._entries), sorted(set(claimed) - set(self._entries)), stored is not None)
         # The journal comes before the manifest goes: at no moment is the folder without either, and so taken for a stranger's.
         lines = [json.dumps(asked), *(resume.line(name, entry) for name, entry in self._entries.items())]
@@ -176,12 +178,6 @@ class Writer:
             if not self._overwrite:
                 raise
             return None
-
-    def _sizes_agree(self, manifest: Manifest) -> bool:
-        try:
-            return all(self._disk.size(self.root / name) == entry.bytes for name, entry in manifest.files.items())
-        except CorruptPart:
-            return False
 
     def _verified(self, claimed: Mapping[str, tuple[int, str]]) -> dict[str, FileEntry]:
         return resume.verified(self._disk, self.root, claimed, {*required(self._roles, self._config.num_parts), IDS})

@@ -42,20 +42,28 @@ def process_group(
         environment: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``, and what torchrun adds.
 
     Raises:
-        HaspError: the ranks do not all come within the time.
+        HaspError: the environment does not describe one, or the ranks do not all come within the time.
     """
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
         yield
         return
-    rank = int(environment["RANK"])
+    rank = int(environment.get("RANK", "-1"))
+    if not 0 <= rank < size:
+        given = environment.get("RANK", "none")
+        raise HaspError(f"RANK lies in 0..{size - 1} for WORLD_SIZE={size}, got {given}; let torchrun set both, or neither")
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
         store = TCPStore(host, port, is_master=False, timeout=timeout, wait_for_workers=False)
         room = meet(store, rank, size, timeout.total_seconds())
         dist.init_process_group(backend, store=PrefixStore(room, store), rank=rank, world_size=size, timeout=timeout)
     else:
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+        try:
+            dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+        except ValueError as error:  # MASTER_ADDR or MASTER_PORT is missing
+            raise HaspError(
+                f"WORLD_SIZE={size} ranks find each other by MASTER_ADDR and MASTER_PORT ({error}); use torchrun"
+            ) from error
     try:
         yield
     finally:

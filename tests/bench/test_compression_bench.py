@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from bench import compression, curve, distributed, wire
+from bench import compression, curve, distributed, trees, wire
 
 WIRE = """
 import json, torch, torch.distributed as dist
@@ -51,6 +51,15 @@ def test_every_way_of_sending_has_its_row_and_its_bytes():
     assert table.picture.endswith(".svg") and all(
         f">{way}</text>" in table.drawing for way, how in compression.WAYS.items() if how[1] == "AdamW"
     )
+
+
+def test_a_tree_sends_less_than_all_ranks_as_often_and_more_than_all_as_rarely():
+    (table,) = trees.run("small")
+    rows = {row["gradients"]: row for row in table.rows}
+    assert list(rows) == list(trees.WAYS) == list(trees.OVER_ALL) and not table.alone()
+    dense, often, tree, rare = (row["bytes per step"] for row in table.rows)
+    assert dense > often > tree > rare
+    assert all(np.isfinite([row["loss"], row["MAP@10"]]).all() for row in table.rows)
 
 
 def test_as_many_processes_learn_the_same():

@@ -146,7 +146,7 @@ def test_the_command(machines: Any, source: Path, tmp_path: Path) -> None:
     assert call("build", source / "tables", tmp_path / "one", *given).exit_code == 0
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
     again = call("build", source / "tables", tmp_path / "one", *given, "--ray", "auto")
-    assert again.exit_code == 0 and "already held this build, all files of their size; nothing was done" in again.stderr
+    assert again.exit_code == 0 and "already held this build, every file whole by its hash; nothing was done" in again.stderr
 
 
 @pytest.mark.parametrize(

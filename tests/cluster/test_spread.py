@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from builds import contents, no_sync
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -282,11 +283,49 @@ def test_tables_at_a_url_are_those_of_a_folder(format: Any, tmp_path: Path) -> N
             open_source(f"{url}/nowhere")
 
 
+def test_what_is_not_finite_is_said_and_written_down_as_on_one_machine(tmp_path: Path) -> None:
+    x = torch.zeros(5, 2, dtype=torch.float64)
+    x[1, 0], x[3, 1], x[4, 0] = torch.nan, torch.inf, -torch.inf
+    link = ("t", "like", "t")
+    graph = Graph({"t": 5}, {link: (torch.tensor([0, 1]), torch.tensor([1, 4]))}, {"t": {"x": x}}, {link: {"w": x[:2, 0]}})
+    write_tables(graph, tmp_path / "tables", "parquet")
+    schema, config = Schema(entity=["t"], eel=[link]), BuildConfig(2)
+    same_bytes(tmp_path / "tables", tmp_path / "tables", schema, config, tmp_path, chunk=2)
+    with Here(1) as workers, pytest.warns(HaspWarning) as said:
+        spread, roles = open_spread(tmp_path / "tables", workers, schema, chunk=2)
+        store = build(spread.graph, roles, config, root=tmp_path / "again", spread=spread)
+    texts = sorted(str(w.message).partition(";")[0] for w in said)
+    assert texts == ["t.x holds 1 NaN and 2 infinite values", "t__like__t.w holds 1 NaN values"]
+    assert store.manifest.report["not_finite"] == {"t.x": [1, 2], "t__like__t.w": [1, 0]}
+
+
 def test_places() -> None:
     assert place("a/b") == Path("a/b") and place("file:///tmp/x") == Path("/tmp/x") and place(Path("x://y")) == Path("x:/y")
     assert isinstance(place("memory://a/"), RemotePath) and str(place("memory://a/")) == "memory://a"
     with pytest.raises(HaspError, match=r"fsspec does not open nothing://a \(.*\); install what it names"):
         place("nothing://a").is_dir()
+
+
+def test_whatever_a_file_system_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise _NoAnswer("could not connect\nto the endpoint")
+
+    fs = fsspec.filesystem("memory")
+    path = place("memory://bucket/tables")
+    tries = {"isfile": path.is_file, "isdir": path.is_dir, "exists": path.exists, "size": path.stat}
+    tries |= {"ls": lambda: list(path.iterdir()), "find": lambda: list(path.rglob("*")), "open": path.open}
+    for name, ask in tries.items():
+        monkeypatch.setattr(type(fs), name, refuse)
+        message = (
+            r"cannot read memory://bucket/tables \(_NoAnswer: could not connect to the endpoint\); check the path, the address"
+        )
+        with pytest.raises(HaspError, match=message):
+            ask()
+        monkeypatch.undo()
+
+
+class _NoAnswer(Exception):
+    """No OSError, as those of some libraries."""
 
 
 def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ def test_a_run_that_is_repeated_is_done_and_one_with_more_epochs_goes_on(work: P
     options = ("train", work / "parts", "--out", tmp_path, "--dim", 4, "--layers", 1, "--objective", "paper", "--epochs")
     first = good(*options, 1)
     again, more = good(*options, 1), good(*options, 2)
+    assert "has 2 epochs, got epochs=1; raise it, or choose another folder" in bad(*options, 1)
     assert first["history"] == again["history"] == more["history"][:1] and more["epochs"] == 2
     assert {"log.jsonl", "log.csv", "metrics.json", "run.json", "model.safetensors", "checkpoint"} == {
         p.name for p in tmp_path.iterdir()
@@ -222,6 +223,8 @@ def test_bad_input_is_one_line_and_leaves_no_folder(work: Path, tmp_path: Path) 
     assert "holds no finished vectors" in bad(*train, "--concepts", work / "run")
     assert "patience" in bad(*train, "--patience", 2)
     assert "another model" in bad("train", work / "parts", "--out", work / "run", "--dim", 16)
+    assert "dim, the length of the embeddings, is at least 1, got 0" in bad(*train, "--dim", 0)
+    assert "--workers are ranks on Ray, got 3 without --ray" in bad(*train, "--workers", 3)
     HASPData(open_source("synthetic:300"), num_parts=2, root=tmp_path / "other", reverse=True, log=False)
     assert "pretrained concepts are of the graph" in bad("train", tmp_path / "other", "--out", out, "--concepts", work / "kg")
     assert not out.exists()
@@ -240,13 +243,23 @@ def test_features_that_are_not_numbers_are_named_before_a_run_begins(tmp_path: P
     assert "title.x is NaN or infinite in 2 rows (first: row 7)" in error and not (tmp_path / "out").exists()
 
 
-def test_a_folder_holds_one_kind_of_thing(work: Path) -> None:
-    before = {p: p.read_bytes() for p in work.rglob("*") if p.is_file()}
-    assert "one with embeddings, but" in bad("embed", work / "run", SOURCE, "--out", work / "kg")
-    assert "holds run; choose another" in bad("pretrain", SOURCE, "--out", work / "run", "--epochs", 1)
-    assert "holds concepts" in bad("train", work / "parts", "--out", work / "kg", "--epochs", 1)
-    assert "holds parts" in bad("embed", work / "run", SOURCE, "--out", work / "parts")
-    assert {p: p.read_bytes() for p in work.rglob("*") if p.is_file()} == before
+def test_a_folder_holds_one_artefact(work: Path) -> None:
+    before = {name: sorted(p.name for p in (work / name).iterdir()) for name in ("parts", "kg", "run", "emb")}
+    for name, holds in (
+        ("parts", "parts (manifest.json)"),
+        ("kg", "concepts (kg.json)"),
+        ("emb", "embeddings (embeddings.json)"),
+    ):
+        if name != "parts":
+            assert holds in bad("train", work / "parts", "--out", work / name)
+        if name != "kg":
+            assert f"concepts: wants a folder of its own, but {work / name} holds {holds}" in bad(
+                "pretrain", work / "parts", "--out", work / name
+            )
+        if name != "emb":
+            assert holds in bad("embed", work / "run", work / "parts", "--out", work / name)
+    assert "holds parts (manifest.json); choose another folder" in bad("train", work / "parts", "--out", work / "parts")
+    assert {name: sorted(p.name for p in (work / name).iterdir()) for name in before} == before
 
 
 def test_help_keeps_its_brackets_and_teaches() -> None:

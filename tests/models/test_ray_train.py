@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -89,6 +90,24 @@ def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     message = r"no Ray cluster answers at 'auto' \(Could not find any running Ray instance\); start one with ray start --head"
     with pytest.raises(HaspError, match=message):
         fit_on_ray(dict, 1, address="auto")
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for minutes, and print its attempts."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hasp-pyg[ray]'")
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):  # bound, but it does not listen
+            with pytest.raises(HaspError, match=f"no Ray cluster answers at '{address}'"), ray_session(address):
+                pass
+        listening.listen()
+        with ray_session(f"127.0.0.1:{port}"):
+            assert asked == [f"127.0.0.1:{port}"]
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,3 +177,22 @@ def test_time_outs_are_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
     monkeypatch.setattr("torch.distributed.new_group", lambda *, backend, timeout: (backend, timeout))
     assert Ranks()._host == ("gloo", TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "3"}, r"RANK lies in 0\.\.1 for WORLD_SIZE=2, got 3; let torchrun set both, or neither"),
+        ({"WORLD_SIZE": "2"}, r"RANK lies in 0\.\.1 for WORLD_SIZE=2, got none"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, r"find each other by MASTER_ADDR and MASTER_PORT \(.*MASTER_ADDR.*\); use torchrun"),
+    ],
+)
+def test_half_an_environment_is_refused_at_once(
+    environment: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HaspError, match=text), process_group():
+        raise AssertionError("no group")

@@ -102,7 +102,10 @@ def test_a_killed_run_that_goes_on_and_ends(tmp_path: Path, dead: Process) -> No
     run.epoch(1, 2.0)
     found = run.look()
     assert found.state == "killed" and found.restart_left and found.seconds_left is None
-    assert found.why == f"rank 1 (pid {dead.pid}) ended without a word; start it again, it goes on from its checkpoint"
+    assert (
+        found.why
+        == f"rank 1 (pid {dead.pid}) ended without a word; its launcher starts it again, it goes on from its checkpoint"
+    )
     EventLog(tmp_path, rank=1, clock=lambda: run.clock)("error", "error", kind="KeyError", text="'x'")
     assert (run.look().state, run.look().why) == ("failed", "rank 1: KeyError: 'x'")
     run.say("error", "error", kind="HaspError", text="mine")
@@ -112,6 +115,7 @@ def test_a_killed_run_that_goes_on_and_ends(tmp_path: Path, dead: Process) -> No
     run.begin("resumed", 10, 1, restart=1, max_restarts=1)
     found = run.look()
     assert (found.state, found.epoch, found.step, found.restarts, found.restart_left) == ("running", 1, 10, 1, False)
+    assert dict(rows(found))["ranks"].endswith("1 alive; started again once")
     run.epoch(2, 1.0)
     run.say("paused", step=20)
     assert run.look().state == "paused"
@@ -241,8 +245,9 @@ def test_live(tmp_path: Path, dead: Process) -> None:
     run.say("error", "error", kind="ValueError", text="bad")
     found, text, naps = play()
     assert (found.state, naps) == ("failed", 0) and text == "failed, epoch 2 of 4, loss 1.0000: ValueError: bad\n"
-    result = CliRunner().invoke(app, ["watch", str(tmp_path)])
-    assert result.exit_code == 1 and "ValueError: bad" in result.stdout
+    for more in ([], ["--once"], ["--json"]):
+        result = CliRunner().invoke(app, ["watch", str(tmp_path), *more])
+        assert result.exit_code == 1 and "ValueError: bad" in result.stdout
 
 
 def test_torn_and_refused_are_told_and_spans_are_in_words(tmp_path: Path) -> None:
