@@ -57,15 +57,16 @@ def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int], dtype: torch.dt
         parts: their numbers.
         dtype: of the joined ids, int32 or int64.
     """
+    if len(parts) == 1:
+        owner = torch.full((n_ids[0].numel(),), parts[0], dtype=torch.int32)
+        return Owned(n_ids[0].to(dtype), owner, np.zeros(1, dtype=np.int64), None)
     counts = np.array([ids.numel() for ids in n_ids], dtype=np.int64)
     start = np.cumsum(counts) - counts
-    if len(parts) == 1:
-        return Owned(n_ids[0].to(dtype), torch.full((n_ids[0].numel(),), parts[0], dtype=torch.int32), start, None)
     order, n_id = _argsort(np.concatenate([ids.numpy() for ids in n_ids], dtype=_NUMPY[dtype]))
     row = np.empty(order.size, dtype=np.int64)
     row[order] = np.arange(order.size)
-    owner = np.repeat(np.array(parts, dtype=np.int32), counts).take(order)
-    return Owned(torch.from_numpy(n_id), torch.from_numpy(owner), start, row)
+    owners = np.repeat(np.array(parts, dtype=np.int32), counts).take(order)
+    return Owned(torch.from_numpy(n_id), torch.from_numpy(owners), start, row)
 
 
 def _argsort(ids: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
