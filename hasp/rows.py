@@ -79,7 +79,7 @@ def room(like: Tensor, count: int) -> Tensor:
     longer than a copy.
     """
     number = _NUMBER.get(like.element_size())
-    if number is None:
+    if number is None or not count or 0 in like.shape[1:]:  # NumPy gives what is empty strides of its own
         return like.new_empty((count, *like.shape[1:]))
     return torch.from_numpy(np.empty((count, *like.shape[1:]), number)).view(like.dtype)
 
