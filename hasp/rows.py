@@ -66,10 +66,9 @@ def put_rows(out: Tensor, row: npt.NDArray[np.int64], value: Tensor) -> None:
     """
     target, rows = whole_rows(out), whole_rows(value)
     whole = _NUMBER.get(target.itemsize)
-    if whole is None:
-        np.put(target, row, rows)  # an assignment asks the dtype how to move each row
-    else:  # a number is moved faster than as many bytes
-        target.view(whole)[row] = rows.view(whole)
+    if whole is not None:  # a number is moved faster than as many bytes
+        target, rows = target.view(whole), rows.view(whole)
+    target[row] = rows
 
 
 def room(like: Tensor, count: int) -> Tensor:

@@ -123,8 +123,8 @@ def join_edges(
     count = sum(each.size for each in ids)
     out, e_id = (np.empty(shape, _NUMPY[d]) for shape, d in zip(((2, count), count), dtypes, strict=True))
     key, source, spare = _scratch(count)
-    _renumber([each[1] for each in index], ends[1], key)
-    _renumber([each[0] for each in index], ends[0], source)
+    _renumber([each[1] for each in index], ends[1], key, spare)
+    _renumber([each[0] for each in index], ends[0], source, spare)
     np.concatenate(ids, out=spare)
     with_attrs = bool(inside[0].attrs)
     widths = [_bits(n) for n in (_count(ends[1]), num_edges, count if with_attrs else _count(ends[0]))]
@@ -162,15 +162,19 @@ def _scratch(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], 
     return kept[0, :count], kept[1, :count], kept[2, :count]
 
 
-def _renumber(pieces: Sequence[Ints], end: Owned | int, out: npt.NDArray[np.int64]) -> None:
+def _renumber(pieces: Sequence[Ints], end: Owned | int, out: npt.NDArray[np.int64], spare: npt.NDArray[np.int64]) -> None:
     """Write one end of all edges as rows of the batch to ``out``. A piece per part; another one has such rows already."""
+    if isinstance(end, int) or end.row is None:
+        np.concatenate(pieces, out=out)
+        return
+    np.concatenate(pieces, out=spare)  # to int64 here, or "take" would make a new array of it
     at = 0
     for position, ids in enumerate(pieces):
-        into = out[at : at + ids.size]
-        if isinstance(end, int) or end.row is None or position == end.start.size:
-            into[:] = ids
+        here = slice(at, at + ids.size)
+        if position < end.start.size:
+            end.row[end.start[position] :].take(spare[here], out=out[here], mode="clip")  # "raise" would go through a buffer
         else:
-            end.row[end.start[position] :].take(ids, out=into, mode="clip")  # "raise" would go through a buffer
+            out[here] = spare[here]
         at += ids.size
 
 
