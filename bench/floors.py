@@ -5,7 +5,9 @@ faults of the results, which a copy into memory that was used before does not ha
 
 A floor of bytes says nothing of work: looking up, sorting and placing are not copying. So beside the CSR stand the parts of it
 that nothing can leave out, each with the bytes that it must move itself: sorting both directions of all edges in cache, and
-writing the neighbours to new memory. What a kernel would take if all else were free is their sum.
+writing the neighbours to new memory. What a kernel would take if all else were free is their sum. Beside a merge stands the
+copy of the same tensors into new ones, part after part, in the dtypes of the batch: a merge in which no row and no edge has to
+find its place.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.graphs import ENTITIES, Planted, hetero, planted
-from bench.measure import CLOCK, clock, copy_bandwidth, interleave, median, warm_up
+from bench.measure import CLOCK, clock, copy_bandwidth, interleave, median, ratio, warm_up
 from bench.table import Table
 from hasp.blocks import Blocks
 from hasp.build import assign, build
@@ -28,6 +30,7 @@ from hasp.graph import Graph
 from hasp.kernels.csr import SHIFT
 from hasp.layout import Layout
 from hasp.load.merge import merge
+from hasp.load.store import Store
 from hasp.parallel import blocks, cores
 from hasp.parallel import run as run_threads
 from hasp.rows import take_rows
@@ -38,7 +41,8 @@ __all__ = ["run"]
 
 SIZES = {"small": (Planted(2_000, 6_000), 4, 8, 2), "full": (Planted(1_000_000, 5_000_000), 64, 64, 5)}
 JOINED = 4
-
+DTYPES: dict[str, torch.dtype | None] = {"int64": torch.int64, "ids as stored": None}
+MERGE, COPY = f"merge {JOINED} parts at a time, {{}}", f"of it: copy the tensors of {JOINED} parts, {{}}"
 
 BESIDE = ("floor [s]",)
 """Set a row beside its floor."""
@@ -67,8 +71,10 @@ def _floors(spec: Planted, num_parts: int, features: int, repeats: int) -> Table
         "of it: write the neighbours to new memory": _write(spec),
         "bucket + relabel + sort by destination": _bucket(graph, roles, layout),
         "gather features of all parts": _gather(graph, layout),
-        f"merge {JOINED} parts at a time": _merge(graph, roles, config),
     }
+    store = build(graph, roles, config)
+    for words, dtype in DTYPES.items():
+        tasks |= {MERGE.format(words): _merge(store, dtype), COPY.format(words): _copy(store, dtype)}
     threads = {"1 thread": 1, f"{cores()} threads": 0}
     contenders = {
         f"{name}|{words}": partial(_clocked, task, n) for name, (_, task) in tasks.items() for words, n in threads.items()
@@ -94,6 +100,9 @@ def _floors(spec: Planted, num_parts: int, features: int, repeats: int) -> Table
     )
     if CLOCK == "cpu":
         table.notes.append("Seconds are CPU seconds, summed over threads: more threads cannot make them fewer.")
+    for words in DTYPES:
+        share = ratio(times[f"{MERGE.format(words)}|1 thread"], times[f"{COPY.format(words)}|1 thread"])
+        table.notes.append(f"A merge, {words}, takes {share:.2g} times the copy of the same tensors.")
     for name, (moved, _) in tasks.items():
         runs = {words: times[f"{name}|{words}"] for words in threads}
         floor = moved / speed
@@ -178,19 +187,47 @@ def _gather(graph: Graph, layout: Layout) -> tuple[int, Callable[[int], Any]]:
     return sum(2 * x.nbytes for x in {id(x): x for x, _ in todo}.values()), task
 
 
-def _merge(graph: Graph, roles: Roles, config: BuildConfig) -> tuple[int, Callable[[int], Any]]:
+def _merge(store: Store, dtype: torch.dtype | None) -> tuple[int, Callable[[int], Any]]:
     """Every tensor of the parts read, every tensor of the batches written."""
-    store = build(graph, roles, config)
-
-    def batches() -> Any:
-        for first in range(0, config.num_parts, JOINED):
-            yield merge(store, range(first, first + JOINED))
 
     def task(threads: int) -> Any:
-        return sum(batch.part_id.numel() for batch in batches())
+        return sum(merge(store, parts, index_dtype=dtype).part_id.numel() for parts in _steps(store))
 
-    written = sum(_bytes(batch) for batch in batches())
-    return written + sum(store.part(p).num_bytes for p in range(config.num_parts)), task
+    return _moved(store, dtype), task
+
+
+def _copy(store: Store, dtype: torch.dtype | None) -> tuple[int, Callable[[int], Any]]:
+    """The same bytes, but for what a batch has of the shared block and the owners of its entities."""
+    loaded = [store.part(p).to_tensors() for p in range(store.manifest.num_parts)]
+
+    def task(threads: int) -> Any:
+        return sum(len([_joined(name, [loaded[p] for p in parts], dtype) for name in loaded[0]]) for parts in _steps(store))
+
+    return _moved(store, dtype), task
+
+
+def _joined(name: str, parts: list[dict[str, torch.Tensor]], dtype: torch.dtype | None) -> torch.Tensor:
+    """A tensor of several parts, one part after the other."""
+    values = [part[name] for part in parts]
+    dim = int(name.startswith("edge_index/"))
+    shape = list(values[0].shape)
+    shape[dim] = sum(value.size(dim) for value in values)
+    ids = name.startswith(("edge_index/", "e_id/", "n_id/"))
+    out = torch.empty(shape, dtype=dtype if dtype is not None and ids else values[0].dtype)
+    at = 0
+    for value in values:
+        out.narrow(dim, at, value.size(dim)).copy_(value)
+        at += value.size(dim)
+    return out
+
+
+def _steps(store: Store) -> list[range]:
+    return [range(p, min(p + JOINED, store.manifest.num_parts)) for p in range(0, store.manifest.num_parts, JOINED)]
+
+
+def _moved(store: Store, dtype: torch.dtype | None) -> int:
+    written = sum(_bytes(merge(store, parts, index_dtype=dtype)) for parts in _steps(store))
+    return written + sum(store.part(p).num_bytes for p in range(store.manifest.num_parts))
 
 
 def _bytes(batch: Any) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hasp.layout import TypeLayout
     from hasp.scratch import Scratch
 
-__all__ = ["plain", "put_rows", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
+__all__ = ["plain", "put_rows", "room", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
 
 # Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
 _COMMON = frozenset({
@@ -69,6 +69,18 @@ def put_rows(out: Tensor, row: npt.NDArray[np.int64], value: Tensor) -> None:
     if whole is not None:  # a number is moved faster than as many bytes
         target, rows = target.view(whole), rows.view(whole)
     target[row] = rows
+
+
+def room(like: Tensor, count: int) -> Tensor:
+    """``count`` rows like those of a tensor, not initialised.
+
+    By NumPy, which asks the system for huge pages where there are many bytes; torch gets small ones, whose page faults take
+    longer than a copy.
+    """
+    number = _NUMBER.get(like.element_size())
+    if number is None or not count or 0 in like.shape[1:]:  # NumPy gives what is empty strides of its own
+        return like.new_empty((count, *like.shape[1:]))
+    return torch.from_numpy(np.empty((count, *like.shape[1:]), number)).view(like.dtype)
 
 
 def rows_by_part(value: Tensor, where: TypeLayout, scratch: Scratch) -> Tensor:

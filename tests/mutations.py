@@ -141,8 +141,8 @@ MUTATIONS = [
         f"{PROPERTY}::test_9_merging_parts",
     ),
     Mutation(
-        "9", "hasp/load/merge.py", "n_ids = [_ids(part.nodes[node_type], id_dtype) for part in parts]\n",
-        "n_ids = [_ids(part.nodes[node_type], id_dtype).flip(0) for part in parts]\n",
+        "9", "hasp/load/merge.py", "n_ids = [_ids(part.nodes[node_type], None) for part in parts]\n",
+        "n_ids = [_ids(part.nodes[node_type], None).flip(0) for part in parts]\n",
         f"{PROPERTY}::test_9_one_part_is_the_input",
     ),
     Mutation(

@@ -8,6 +8,7 @@ permutation is made and nothing is gathered. Else an argsort and gathers give th
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from hasp.errors import HaspError
 from hasp.part import Edges
-from hasp.rows import put_rows, take_rows
+from hasp.rows import put_rows, room, take_rows
 
 __all__ = ["Owned", "join_attrs", "join_edges", "join_entities", "sorted_by_destination"]
 
@@ -48,35 +49,38 @@ class Owned:
     row: npt.NDArray[np.int64] | None
 
 
-def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int]) -> Owned:
+def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int], dtype: torch.dtype) -> Owned:
     """The entities of parts, in ascending global id.
 
     Args:
         n_ids: per part, ascending ids of one dtype.
         parts: their numbers.
+        dtype: of the joined ids, int32 or int64.
     """
+    if len(parts) == 1:
+        owner = torch.full((n_ids[0].numel(),), parts[0], dtype=torch.int32)
+        return Owned(n_ids[0].to(dtype), owner, np.zeros(1, dtype=np.int64), None)
     counts = np.array([ids.numel() for ids in n_ids], dtype=np.int64)
     start = np.cumsum(counts) - counts
-    if len(parts) == 1:
-        return Owned(n_ids[0], torch.full((n_ids[0].numel(),), parts[0], dtype=torch.int32), start, None)
-    joined = np.concatenate([ids.numpy() for ids in n_ids])
-    order, n_id = _argsort(joined)
+    order, n_id = _argsort(np.concatenate([ids.numpy() for ids in n_ids], dtype=_NUMPY[dtype]))
     row = np.empty(order.size, dtype=np.int64)
     row[order] = np.arange(order.size)
-    owner = np.repeat(np.array(parts, dtype=np.int32), counts)[order]
-    return Owned(torch.from_numpy(n_id), torch.from_numpy(owner), start, row)
+    owners = np.repeat(np.array(parts, dtype=np.int32), counts).take(order)
+    return Owned(torch.from_numpy(n_id), torch.from_numpy(owners), start, row)
 
 
 def _argsort(ids: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
-    """``(order, ids[order])`` of distinct ids."""
+    """``(order, ids[order])`` of distinct ids, which may be written over."""
     width = _bits(ids.size)
     if _bits(int(ids.max(initial=0)) + 1) + width > _BITS:
         order = np.argsort(ids, kind="stable")
         return order, ids[order]
-    key = ids.astype(np.int64) << width
+    key = np.left_shift(ids, width, dtype=np.int64)
     key |= np.arange(ids.size)
     key.sort()
-    return key & ((1 << width) - 1), (key >> width).astype(ids.dtype, copy=False)
+    np.right_shift(key, width, out=ids, casting="same_kind")
+    key &= (1 << width) - 1
+    return key, ids
 
 
 def join_attrs(attrs: Sequence[Mapping[str, Tensor]], owned: Owned) -> dict[str, Tensor]:
@@ -85,7 +89,7 @@ def join_attrs(attrs: Sequence[Mapping[str, Tensor]], owned: Owned) -> dict[str,
         return dict(attrs[0])
     out: dict[str, Tensor] = {}
     for name, first in attrs[0].items():
-        out[name] = first.new_empty((owned.row.size, *first.shape[1:]))
+        out[name] = room(first, owned.row.size)
         for start, source in zip(owned.start, attrs, strict=True):
             put_rows(out[name], owned.row[start : start + source[name].size(0)], source[name])
     return out
@@ -111,38 +115,35 @@ def join_edges(
     """
     between = [] if cut is None else _cut_ranges(cut, chosen)
     index = [e.edge_index.numpy() for e in inside]
-    ids = [e.e_id.numpy() for e in inside]
-    pairs = [(i, i) for i in range(len(inside))]
+    ids: list[Ints] = [e.e_id.numpy() for e in inside]
     if cut is not None and between:
-        cut_index, cut_ids = cut.edge_index.numpy(), cut.e_id.numpy()
-        index += [cut_index[:, low:high] for low, high, _, _ in between]
-        ids += [cut_ids[low:high] for low, high, _, _ in between]
-        pairs += [(i, j) for _, _, i, j in between]
+        index.append(_cut_edges(cut, between, ends))
+        cut_ids = cut.e_id.numpy()
+        ids.append(np.concatenate([cut_ids[low:high] for low, high, _, _ in between]))
     count = sum(each.size for each in ids)
     out, e_id = (np.empty(shape, _NUMPY[d]) for shape, d in zip(((2, count), count), dtypes, strict=True))
-    source, destination, spare = _scratch(count)
-    for end, into in ((1, destination), (0, source)):
-        _renumber([each[end] for each in index], [pair[end] for pair in pairs], ends[end], into, spare)
+    key, source, spare = _scratch(count)
+    _renumber([each[1] for each in index], ends[1], key, spare)
+    _renumber([each[0] for each in index], ends[0], source, spare)
+    np.concatenate(ids, out=spare)
     with_attrs = bool(inside[0].attrs)
     widths = [_bits(n) for n in (_count(ends[1]), num_edges, count if with_attrs else _count(ends[0]))]
     order: npt.NDArray[np.int64]
     if sum(widths) <= _BITS:
-        payload = np.arange(count) if with_attrs else source
-        key = destination
         key <<= widths[1]
-        key |= np.concatenate(ids, out=spare)
+        key |= spare
         key <<= widths[2]
-        key |= payload
+        key |= np.arange(count) if with_attrs else source
         key.sort()
-        np.right_shift(key, widths[1] + widths[2], out=out[1], casting="same_kind")
-        order = np.bitwise_and(key, (1 << widths[2]) - 1, out=spare)
-        out[0] = source[order] if with_attrs else order
+        order = np.bitwise_and(key, (1 << widths[2]) - 1, out=spare if with_attrs else out[0], casting="same_kind")
+        if with_attrs:
+            out[0] = source[order]
         key >>= widths[2]
         np.bitwise_and(key, (1 << widths[1]) - 1, out=e_id, casting="same_kind")
+        np.right_shift(key, widths[1], out=out[1], casting="same_kind")
     else:
-        np.concatenate(ids, out=spare)
-        order = sorted_by_destination(destination, spare)
-        out[0], out[1], e_id[:] = source[order], destination[order], spare[order]
+        order = sorted_by_destination(key, spare)
+        out[0], out[1], e_id[:] = source[order], key[order], spare[order]
     attrs = _edge_attrs(inside, cut, between, torch.from_numpy(order)) if with_attrs else {}
     return Edges(torch.from_numpy(out), torch.from_numpy(e_id), attrs)
 
@@ -161,19 +162,32 @@ def _scratch(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], 
     return kept[0, :count], kept[1, :count], kept[2, :count]
 
 
-def _renumber(
-    local: Sequence[Ints], part: Sequence[int], end: Owned | int, out: npt.NDArray[np.int64], spare: npt.NDArray[np.int64]
-) -> None:
-    """Write one end of all edges as rows of the batch to ``out``."""
+def _renumber(pieces: Sequence[Ints], end: Owned | int, out: npt.NDArray[np.int64], spare: npt.NDArray[np.int64]) -> None:
+    """Write one end of all edges as rows of the batch to ``out``. A piece per part; another one has such rows already."""
     if isinstance(end, int) or end.row is None:
-        np.concatenate(local, out=out)
+        np.concatenate(pieces, out=out)
         return
-    np.concatenate(local, out=spare)
+    np.concatenate(pieces, out=spare)  # to int64 here, or "take" would make a new array of it
     at = 0
-    for ids, position in zip(local, part, strict=True):
-        spare[at : at + ids.size] += end.start[position]
+    for position, ids in enumerate(pieces):
+        here = slice(at, at + ids.size)
+        if position < end.start.size:
+            end.row[end.start[position] :].take(spare[here], out=out[here], mode="clip")  # "raise" would go through a buffer
+        else:
+            out[here] = spare[here]
         at += ids.size
-    end.row.take(spare, out=out, mode="clip")  # "raise" would go through a buffer
+
+
+def _cut_edges(cut: Edges, between: Sequence[tuple[int, int, int, int]], ends: tuple[Owned | int, Owned | int]) -> Ints:
+    """Both ends of the cut edges in ranges, as rows of the batch, int64 ``[2, m]``."""
+    whole = cut.edge_index.numpy()
+    index = np.concatenate([whole[:, low:high] for low, high, _, _ in between], axis=1, dtype=np.int64)
+    low, high, *positions = np.array(between).T
+    for rows, end, position in zip(index, ends, positions, strict=True):
+        assert not isinstance(end, int) and end.row is not None  # edges are cut between entities, of several parts
+        rows += np.repeat(end.start[position], high - low)
+        rows[:] = end.row[rows]
+    return index
 
 
 def _edge_attrs(
@@ -184,7 +198,7 @@ def _edge_attrs(
         pieces = [each.attrs[name] for each in inside]
         if cut is not None:
             pieces += [cut.attrs[name][low:high] for low, high, _, _ in between]
-        joined = first.new_empty((order.numel(), *first.shape[1:]))
+        joined = room(first, order.numel())
         at = 0
         for piece in pieces:
             joined[at : at + piece.size(0)].copy_(piece)
@@ -200,32 +214,18 @@ def _cut_ranges(cut: Edges, chosen: Sequence[int]) -> list[tuple[int, int, int, 
     if cut.pairs is None or cut.ptr is None:
         raise HaspError("the cut is grouped by pairs of parts, but this one has no pairs; rebuild the parts")
     pairs, ptr = cut.pairs.numpy(), cut.ptr.numpy()
-    wanted = np.array(chosen)
-    ranges = []
-    low = 0
-    for i, part in enumerate(chosen):
-        low = _bisect(pairs[:, 0], part, low)
-        high = _bisect(pairs[:, 0], part + 1, low)
-        others = pairs[low:high, 1]
-        at = np.searchsorted(others, wanted)
-        there = np.flatnonzero(at < others.size)
-        there = there[others[at[there]] == wanted[there]]
-        for j, k in zip(there.tolist(), (low + at[there]).tolist(), strict=True):
-            ranges.append((int(ptr[k]), int(ptr[k + 1]), i, j))
+    source, groups, low = pairs[:, 0], [], 0
+    for part in chosen:  # NumPy would copy a strided column whole to search it, and it may be a large memory map
+        low = bisect_left(source, part, low)
+        high = bisect_left(source, part + 1, low)
+        groups.append(np.arange(low, high))
         low = high
-    return ranges
-
-
-def _bisect(column: Ints, value: int, low: int) -> int:
-    """``np.searchsorted`` for a strided column, which NumPy would copy whole (it may be a large memory map)."""
-    high = column.size
-    while low < high:
-        middle = (low + high) // 2
-        if column[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    found = np.concatenate(groups)
+    wanted = np.array(chosen, dtype=np.int32)
+    position = np.searchsorted(wanted, pairs[found])
+    there = wanted.take(position[:, 1], mode="clip") == pairs[found, 1]
+    found, position = found[there], position[there]
+    return list(zip(ptr[found].tolist(), ptr[found + 1].tolist(), *position.T.tolist(), strict=True))
 
 
 def sorted_by_destination(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -65,8 +65,8 @@ def merge(
     for node_type, role in roles.nodes.items():
         out = batch.get_node_store(node_type)
         if role == "entity":
-            n_ids = [_ids(part.nodes[node_type], id_dtype) for part in parts]
-            owned[node_type] = found = join_entities(n_ids, [part.part_id for part in parts])
+            n_ids = [_ids(part.nodes[node_type], None) for part in parts]
+            owned[node_type] = found = join_entities(n_ids, [part.part_id for part in parts], id_dtype or n_ids[0].dtype)
             n_id, count = found.n_id, found.n_id.numel()
             values = {**join_attrs([p.nodes[node_type].attrs for p in parts], found)}
             values |= {"n_id": n_id, "num_nodes": count, "owner_part": found.owner, "batch_size": count, "input_id": n_id}

@@ -45,6 +45,7 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _CODES.values()}
 _CODE_OF = {dtype: code for code, dtype in _CODES.items()}
 _CODE = {name: _CODE_OF[dtype] for name, dtype in DTYPES.items()}
 _ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
+_NUMPY = {name: np.dtype(name) for name in DTYPES if not name.startswith(("bfloat", "float8"))}  # it has no others
 _STEP = 1 << 24  # bytes made contiguous and written in one go
 MAX_HEADER = 100_000_000  # the official reader's own limit
 
@@ -143,12 +144,18 @@ def views(data: npt.NDArray[np.uint8], order: Mapping[str, Spec], start: int) ->
         start: of the first, a multiple of 8.
     """
     out: dict[str, Tensor] = {}
-    for name, spec in order.items():
-        end = start + spec.num_bytes
-        # An empty slice has no bytes to view.
-        flat = torch.from_numpy(data[start:end]).view(DTYPES[spec.dtype]) if end > start else spec.empty_whole()
-        out[name] = flat if len(spec.shape) == 1 else flat.view(spec.shape)
-        start = end
+    for name, (dtype, shape) in order.items():
+        if 0 in shape:  # no bytes to view
+            out[name] = torch.empty(shape, dtype=DTYPES[dtype])
+            continue
+        known = _NUMPY.get(dtype)
+        if known is None:
+            number = np.ndarray(shape, f"u{_ITEMSIZE[dtype]}", data, start)
+            out[name] = torch.from_numpy(number).view(DTYPES[dtype])
+        else:
+            number = np.ndarray(shape, known, data, start)
+            out[name] = torch.from_numpy(number)
+        start += number.nbytes
     return out
 
 

@@ -48,6 +48,7 @@ class FolderStore:
         self._blocks: dict[int, Part] = {}
         self._hashed: set[str] = set()
         self._names_of: dict[int, tuple[list[str], list[str]]] = {}
+        self._headers: dict[str, bytes | None] = {}
         self._data, self._identity = self._read_manifest()
         self.manifest = Manifest.from_bytes(self._data, str(self.root / MANIFEST))
         try:
@@ -224,10 +225,13 @@ class FolderStore:
             The tensors in the order of the file and where they start; ``None`` and 0 if another writer spelled the header.
         """
         path, entry = self.root / name, self.manifest.files[name]
-        # Our writer lists tensors as they lie in the file.
-        expected = header(entry.tensors)
-        fills = len(expected) + sum(spec.num_bytes for spec in entry.tensors.values()) == entry.bytes
-        if fills and self._disk.head(path, len(expected)) == expected:
+        if name not in self._headers:
+            # Our writer lists tensors as they lie in the file.
+            spelled = header(entry.tensors)
+            fills = len(spelled) + sum(spec.num_bytes for spec in entry.tensors.values()) == entry.bytes
+            self._headers[name] = spelled if fills else None
+        expected = self._headers[name]
+        if expected is not None and self._disk.head(path, len(expected)) == expected:
             return entry.tensors, len(expected)
         length = int.from_bytes(self._disk.head(path, 8), "little")
         try:

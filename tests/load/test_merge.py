@@ -17,7 +17,8 @@ from hasp.load import join
 from hasp.load import merge as merging
 from hasp.load.join import sorted_by_destination
 from hasp.load.merge import merge
-from hasp.rows import put_rows, take_rows
+from hasp.part import Edges
+from hasp.rows import put_rows, room, take_rows
 from hasp.sample import sample
 
 
@@ -252,3 +253,38 @@ def test_rows_of_every_dtype(dtype: torch.dtype) -> None:
     got = take_rows(value, torch.tensor([3, 0]))
     assert got.dtype == dtype
     assert torch.equal(got.view(torch.uint8), torch.stack([value[3], value[0]]).view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float8_e4m3fn, torch.bool, torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (2, 0), (2, 1, 4)])
+def test_room_is_rows_of_the_same_kind(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    like = torch.zeros(shape, dtype=torch.uint8).to(dtype)
+    for count in (0, 5):
+        out, expected = room(like, count), like.new_empty((count, *shape[1:]))
+        assert (out.dtype, out.shape, out.stride()) == (dtype, expected.shape, expected.stride())
+    put_rows(out, np.array([4, 3]), like)
+    assert not out[3:].view(torch.uint8).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3)), max_size=30), st.data())
+def test_cut_ranges_are_those_of_the_chosen_parts(found: Any, draw: Any) -> None:
+    """Against a loop over all pairs."""
+    count = {(a, b): n for a, b, n in found if a != b}
+    pairs = sorted(count)
+    ptr = np.cumsum([0, *(count[pair] for pair in pairs)])
+    total = int(ptr[-1])
+    cut = Edges(
+        torch.zeros(2, total, dtype=torch.int32),
+        torch.zeros(total, dtype=torch.int32),
+        {},
+        torch.tensor(pairs, dtype=torch.int32).view(-1, 2),
+        torch.from_numpy(ptr),
+    )
+    chosen = sorted(draw.draw(st.sets(st.integers(0, 7), min_size=1)))
+    expected = [
+        (int(ptr[k]), int(ptr[k + 1]), chosen.index(a), chosen.index(b))
+        for k, (a, b) in enumerate(pairs)
+        if a in chosen and b in chosen
+    ]
+    assert join._cut_ranges(cut, chosen) == expected
