@@ -161,6 +161,7 @@ def build(source: str, root: str, num_parts: int, backend: str, out_of_core: boo
     roles = Schema(ENTITY, eel=[EEL]).resolve(graph.num_nodes, graph.edges)
     say("plan")
     planned = plan(graph, roles, num_parts=num_parts, backend=backend)
+    alone = planned.out_of_core
     if out_of_core is not None:
         planned = dataclasses.replace(planned, out_of_core=out_of_core)
     planned.check(root=root)
@@ -169,6 +170,7 @@ def build(source: str, root: str, num_parts: int, backend: str, out_of_core: boo
     report = store.manifest.report
     return {
         "planned": asdict(planned),
+        "files_by_plan": alone,
         "log": store.build_log,
         "cut": sum(report["cut"].values()),
         "part_bytes": sum(report["part_bytes"]),
@@ -278,14 +280,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out_of_core = {"auto": None, "files": True, "memory": False}[given.path]
     where = machine()
     scratch = given.scratch or Path(tempfile.gettempdir())
+    took: dict[bool, list[str]] = {True: [], False: []}
     table = empty(f"{given.num_parts} parts by `{given.backend}`, arrays in {given.path}")
     for edges in given.edges:
         sizes = Sizes(int(edges), ids=given.ids)
         start = time.perf_counter()
         found = measure(sizes, scratch, given.num_parts, given.backend, out_of_core)
         add(table, sizes.edges, found, disk_bandwidth(scratch))
+        took[planned(found)["files_by_plan"]].append(f"{sizes.edges:,}")
         print(json.dumps({**planned(found), "edges": sizes.edges, "all": time.perf_counter() - start}))
         print("\n" + table.markdown(), flush=True)
+    if took[True]:
+        table.notes.append(f"Left alone, `hasp build` takes files here at {', '.join(took[True])} edges.")
     table.notes.append(in_words(where))
     print("\n" + table.markdown())
     remember(given.results, table, "full", where)
