@@ -273,7 +273,7 @@ def export_command(
 ) -> None:
     """Who is in which part, with your own ids; or one part as a folder of tables."""
     from hasp.data import HASPData
-    from hasp.export import part_graph, write_node_part
+    from hasp.export import part_graph, write_node_part, write_origin
 
     data = HASPData.open(parts, verify=verify)
     if part is None:
@@ -282,6 +282,7 @@ def export_command(
     else:
         rows = _write_tables(part_graph(data, part), out, format)
         text = f"wrote part {part}, {rows:,} nodes, to {out}"
+    write_origin(data, out, part)
     if json:
         show_json({"out": str(out), "rows": rows})
     else:

@@ -1,8 +1,9 @@
-"""Export: who is in which part, with the user's own ids, and single parts as tables."""
+"""Export: who is in which part, with the user's own ids, single parts as tables, and what both were made of."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hasp.graph import Graph
 if TYPE_CHECKING:
     from hasp.data import HASPData
 
-__all__ = ["part_graph", "write_node_part"]
+__all__ = ["part_graph", "write_node_part", "write_origin"]
 
 
 def write_node_part(parts: HASPData, path: str | Path) -> int:
@@ -52,6 +53,31 @@ def write_node_part(parts: HASPData, path: str | Path) -> int:
             writer.writerow(columns)
             writer.writerows(zip(*(c.tolist() for c in columns.values()), strict=True))
     return len(columns["id"])
+
+
+def write_origin(parts: HASPData, path: str | Path, part_id: int | None = None) -> Path:
+    """Say beside an export what it was made of: versions, the fingerprint of the graph, the settings of the build.
+
+    Args:
+        parts: the build.
+        path: of the exported file, which gets a neighbour ``<name>.origin.json``, or of the folder, which gets ``origin.json``.
+        part_id: the part that was exported; ``None``: the labels of all.
+
+    Returns:
+        The file that was written.
+    """
+    from hasp import __version__
+    from hasp.store.disk import Disk
+
+    path, manifest = Path(path), parts.manifest
+    beside = path / "origin.json" if path.is_dir() else path.with_name(path.name + ".origin.json")
+    said = {
+        "library": __version__,
+        "part": part_id,
+        "parts": {"library": manifest.library, "fingerprint": manifest.fingerprint, "config": dict(manifest.config)},
+    }
+    Disk().put(beside, [(json.dumps(said, indent=1) + "\n").encode()])
+    return beside
 
 
 def part_graph(parts: HASPData, part_id: int) -> Graph:
