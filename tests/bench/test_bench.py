@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,11 +13,24 @@ from bench_rows import numbers
 
 from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, run
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
+from bench.measure import Peak
 from bench.table import Table
 from hasp.errors import HaspError
 from hasp.part import Edges, Part
 
 pytestmark = pytest.mark.usefixtures("peers_may_warn")
+
+
+def test_memory_of_a_process_that_was_started_counts():
+    with Peak() as held:
+        np.ones(10_000_000).sum()
+    assert held.bytes is None or 80e6 <= held.bytes < 200e6
+    with Peak() as held:
+        subprocess.run([sys.executable, "-c", "b = bytearray(2_000_000_000)"], check=True)
+    assert held.bytes is None or 2e9 <= held.bytes < 2.2e9
+    with Peak() as held:
+        np.ones(10_000_000).sum()
+    assert held.bytes is None or held.bytes < 200e6
 
 
 def test_planted_graph_is_deterministic_and_has_the_mixing_that_was_asked_for():
