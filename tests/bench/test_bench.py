@@ -24,10 +24,10 @@ pytestmark = pytest.mark.usefixtures("peers_may_warn")
 def test_memory_of_a_process_that_was_started_counts():
     with Peak() as held:
         np.ones(10_000_000).sum()
-    assert held.bytes is None or 80e6 <= held.bytes < 200e6
+    assert held.bytes is None or 70e6 < held.bytes < 200e6
     with Peak() as held:
         subprocess.run([sys.executable, "-c", "b = bytearray(2_000_000_000)"], check=True)
-    assert held.bytes is None or 2e9 <= held.bytes < 2.2e9
+    assert held.bytes is None or 1.9e9 < held.bytes < 2.2e9
     with Peak() as held:
         np.ones(10_000_000).sum()
     assert held.bytes is None or held.bytes < 200e6
