@@ -22,7 +22,7 @@ __all__ = ["Crew", "Level", "coarser", "propagate", "rounds", "sparser"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-PASSES, GUIDED = 3, 1
+PASSES, GUIDED = 3, 2
 """Passes of label propagation on one level, without and with a guide; the clusters barely change after."""
 
 _ROUNDS, _BLOCKS, _SMALLEST = 24, 8, 2048
