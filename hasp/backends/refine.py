@@ -20,7 +20,7 @@ FINE = 10_000
 _ENOUGH = 0.0005  # of all edges: a sweep or a search that gains less is the last
 _LOOK = 64  # neighbours of a node that is reached
 _READS = (1, 7)  # of the whole graph: by a first search, and by one that goes on where the first was worth it
-_WORTH = 0.0012  # of all edges, see above: in communities the first gains less, and the sweeps of finer levels find it anyway
+_WORTH = 0.002  # of all edges, see above: in communities the first gains less, and the sweeps of finer levels find it anyway
 _SHORT_BOUNDARY, _POOR_CUT = 0.15, 0.3
 
 
