@@ -22,6 +22,7 @@ def _files(root: Path) -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in sorted(root.iterdir())} if root.exists() else {}
 
 
+@pytest.mark.filterwarnings("ignore:.* infinite values:hasp.graph.HaspWarning")
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize(
     ("weight", "settings", "rule"),

@@ -91,6 +91,7 @@ def chain(weight):
     return data
 
 
+@pytest.mark.filterwarnings("ignore:.* infinite values:hasp.graph.HaspWarning")
 @pytest.mark.parametrize(
     ("weight", "text"),
     [

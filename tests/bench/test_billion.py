@@ -72,7 +72,10 @@ def test_a_process_is_watched_stage_by_stage(monkeypatch, tmp_path):
 def test_the_command_line_keeps_a_history_beside_the_speed_of_the_disk(tmp_path, monkeypatch, capsys):
     def fake(sizes, scratch, num_parts, backend, out_of_core):
         seconds, size = sizes.edges / 1e3, 1000 * sizes.edges
-        made = {"generate": {"bytes": 4 * sizes.edges}, "parts": {"part_bytes": 8 * sizes.edges}}
+        made = {
+            "generate": {"bytes": 4 * sizes.edges},
+            "parts": {"part_bytes": 8 * sizes.edges, "files_by_plan": sizes.edges > 5e4},
+        }
         stages = ("start", "generate", "read", "parts", "train")
         return [watch.Watched(s, seconds, seconds / 2, size, 2 * size, 3, 4, made.get(s, {})) for s in stages]
 
@@ -92,7 +95,8 @@ def test_the_command_line_keeps_a_history_beside_the_speed_of_the_disk(tmp_path,
     # 100,000 edges: 4e5 bytes of tables at 4e6 a second, 8e5 bytes of parts at 1e6
     assert whole["times the floor"] == pytest.approx(200 / 0.9) and entry["rows"][-4]["times the floor"] == pytest.approx(1000)
     assert entry["rows"][-2]["times the floor"] is None  # nothing to hold a training step against
-    assert "| 100,000 | read |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| 100,000 | read |" in out and "takes files here at 100,000 edges" in out
     table = run.last(tmp_path, "billion")
     assert [row["stage"] for row in table.rows] == [billion_table.WHOLE] * 2 and not table.alone()
 
