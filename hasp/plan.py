@@ -48,8 +48,9 @@ HEADROOM = 0.85
 
 _LESS = "multilevel takes a fifth of METIS, stream next to nothing"
 
-SPILL = 0.6
-"""Share of the free memory above which a build keeps arrays as long as the edges in scratch files."""
+SPILL = 0.5
+"""Share of the free memory above which a build keeps arrays as long as the edges in scratch files: the tables that it reads
+and the parts that it writes pass through the other half."""
 
 EDGE_SPREAD = 1.35
 """Edges of the largest part over the mean part, all EELs counted: partitioners even out entities, not edges. The most seen on

@@ -248,6 +248,9 @@ def test_the_plan_chooses_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("hasp.plan.available_memory", lambda: int(whole.peak_build_bytes / 0.7))
     small = plan(graph, roles, num_parts=4)
     assert small.out_of_core and small.predicted() == whole.predicted()
+    for share, spills in ((0.45, False), (0.55, True)):
+        monkeypatch.setattr("hasp.plan.available_memory", lambda share=share: int(whole.peak_build_bytes / share))
+        assert plan(graph, roles, num_parts=4).out_of_core == spills
     text = small.explain()
     assert "scratch files until then" in text and "in memory alone it would be" in text
     assert small.scratch_bytes > 0 and small.output_bytes > 0
