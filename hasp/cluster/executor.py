@@ -43,10 +43,12 @@ class Here:
 
     Args:
         threads: 0: one per core.
+        ahead: results that may wait while all threads are at work; ``None``: one per thread.
     """
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, ahead: int | None = None) -> None:
         self.workers = cores(threads)
+        self._most = self.workers + (self.workers if ahead is None else ahead)
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="hasp-here")
 
     def put(self, value: Any) -> Any:
@@ -59,7 +61,7 @@ class Here:
         try:
             for task, *arguments in calls:
                 waiting.append(self._pool.submit(task, *arguments))
-                if len(waiting) > 2 * self.workers:
+                if len(waiting) > self._most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
