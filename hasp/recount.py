@@ -221,9 +221,9 @@ def compare(mine: Tensor, own: Tensor, ids: Array | None) -> str | None:
     for start in range(0, count, _ROWS):
         stop = min(count, start + _ROWS)
         rows = own[start:stop] if ids is None else take_rows(own, torch.from_numpy(ids[start:stop].astype(np.int64)))
-        a, b = (_raw(t) for t in (mine[start:stop], rows))
-        if not torch.equal(a, b):
-            row = start + int((a != b).any(dim=1).nonzero()[0])
+        a, b = (_raw(t).numpy() for t in (mine[start:stop], rows))  # as torch, it would wake threads below each of ours
+        if not np.array_equal(a, b):
+            row = start + int((a != b).any(axis=1).argmax())
             where = row if ids is None else int(ids[row])
             return f"row {row} is that of {where} in the source, and this one is not"
     return None
@@ -231,8 +231,9 @@ def compare(mine: Tensor, own: Tensor, ids: Array | None) -> str | None:
 
 def _raw(value: Tensor) -> Tensor:
     """The bytes of each row, uint8 ``[n, bytes]``."""
+    dense = value.detach().contiguous()
     # [n, ...] -> [n, elements] -> [n, bytes]
-    return value.contiguous().view(value.size(0), -1).view(torch.uint8) if value.numel() else value.new_empty(0, 1).byte()
+    return dense.view(value.size(0), -1).view(torch.uint8) if value.numel() else dense.new_empty(0, 1).byte()
 
 
 def _difference(told: Any, found: Any) -> str:

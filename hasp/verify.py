@@ -1,8 +1,8 @@
 """Verify: check the checksum of every file again, and every rule that a build promises (design, section 4).
 
 Parts are looked at on all cores (:mod:`hasp.look`) and taken in their order, as many of them in memory as threads and one more,
-with one byte per edge and per entity to see that each occurs once. Nothing that the builder computed is trusted but the labels
-in ``node_part``, and those are checked against the parts.
+with one bit per edge and one byte per entity to see that each occurs once. Nothing that the builder computed is trusted but the
+labels in ``node_part``, and those are checked against the parts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from hasp.cluster.executor import Here
 from hasp.errors import HaspError
 from hasp.graph import Graph
-from hasp.kernels.verify import mark
 from hasp.look import Known, Look, look, outside
+from hasp.marks import Marks
 from hasp.part import CUT, SAMPLED, SHARED
 from hasp.recount import Recount
 from hasp.schema import EdgeType, edge_name
@@ -83,7 +83,7 @@ class _Check:
         self.known = Known(store, source, self.recount)
         self.problems: list[str] = []
         self.owners = {t: np.zeros(self.manifest.num_nodes[t], dtype=np.uint8) for t in self.roles.entity}
-        self.seen = {e: np.zeros(n, dtype=np.bool_) for e, n in self.manifest.num_edges.items()}
+        self.seen = {e: Marks(n) for e, n in self.manifest.num_edges.items()}
         self.visits = dict.fromkeys(self.manifest.num_edges, 0)
         self.unread = False
 
@@ -124,15 +124,10 @@ class _Check:
 
     def _mark(self, where: str, edge_type: EdgeType, e_id: Array) -> None:
         """Mark edges as seen; those of another file are told."""
-        seen = self.seen[edge_type]
-        fresh = mark(seen, e_id)
-        if fresh < e_id.size:  # in another file, or twice in this one, which the totals tell
-            seen[e_id[:fresh]] = False
-            again = np.flatnonzero(seen[e_id])
-            if again.size:
-                text = f"edge {e_id[again[0]]} is in another file too ({again.size:,} such)"
-                self.say(where, f"{edge_name(edge_type)}: every edge is in one place, but {text}")
-            seen[e_id] = True
+        again = self.seen[edge_type].add(e_id)
+        if again.size:
+            text = f"edge {e_id[again[0]]} is in another file too ({again.size:,} such)"
+            self.say(where, f"{edge_name(edge_type)}: every edge is in one place, but {text}")
         self.visits[edge_type] += e_id.size
 
     # ---- what is not of one block ----------------------------------------------------------------------------------
@@ -207,12 +202,12 @@ class _Check:
                 text = f"entity {wrong[0]} has {owners[wrong[0]]} ({wrong.size:,} such)"
                 self.say("parts", f"{node_type}: every entity is owned by one part, but {text}")
         for edge_type, seen in self.seen.items():
-            missing = seen.size - np.count_nonzero(seen)
+            missing, first = seen.missing()
             if missing:
-                text = f"edge {seen.argmin()} is in none ({missing:,} such)"
+                text = f"edge {first} is in none ({missing:,} such)"
                 self.say("parts", f"{edge_name(edge_type)}: every edge is in a part or the cut, but {text}")
-            elif self.visits[edge_type] != seen.size:
-                text = f"{self.visits[edge_type]:,} are stored for {seen.size:,}"
+            elif self.visits[edge_type] != seen.count:
+                text = f"{self.visits[edge_type]:,} are stored for {seen.count:,}"
                 self.say("parts", f"{edge_name(edge_type)}: every edge is in one place, but {text}")
 
     def report(self) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from naive import bucket as slow_bucket
 from naive import csr as slow_csr
 from naive import fill as slow_fill
+from naive import verify as slow_verify
 
 import hasp.bucket
 import hasp.csr
-from hasp.kernels import bucket, csr, fill
+from hasp.kernels import bucket, csr, fill, verify
 from hasp.parallel import blocks, run, run_in_turn
 
 IDS = st.sampled_from([np.int32, np.int64])
@@ -30,7 +31,7 @@ def same(*pairs):
 
 def test_every_kernel_has_a_twin_and_a_test():
     source = inspect.getsource(inspect.getmodule(test_every_kernel_has_a_twin_and_a_test))
-    for fast, slow in ((bucket, slow_bucket), (csr, slow_csr), (fill, slow_fill)):
+    for fast, slow in ((bucket, slow_bucket), (csr, slow_csr), (fill, slow_fill), (verify, slow_verify)):
         for name in fast.__all__:
             if name != "SHIFT":
                 assert callable(getattr(slow, name))
@@ -236,6 +237,15 @@ def test_emptiest_first(weights, load):
     fill.emptiest_first(order, weight, fast_load, ours)
     slow_fill.emptiest_first(order, weight, slow_load, theirs)
     same((ours, theirs), (fast_load, slow_load))
+
+
+@given(st.lists(ints(0, 20), max_size=4), IDS)
+def test_mark(calls, dtype):
+    ours, theirs = np.zeros((2, 3), np.uint8)
+    for ids in calls:
+        ids = np.array(ids, dtype)
+        assert verify.mark(ours, ids) == slow_verify.mark(theirs, ids)
+        same((ours, theirs))
 
 
 @given(st.integers(0, 50), st.integers(1, 9), st.integers(1, 9))

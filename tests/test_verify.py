@@ -9,11 +9,13 @@ import pytest
 import torch
 from blake3 import blake3
 from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from strategies import cases
 
 from hasp.data import HASPData
 from hasp.graph import Graph
+from hasp.marks import Marks
 from hasp.schema import Schema
 from hasp.store.framing import specs
 from hasp.store.manifest import FileEntry, Manifest
@@ -58,8 +60,8 @@ def built(tmp_path) -> tuple[Path, Graph]:
     return tmp_path / "parts", a_graph()
 
 
-def check(root: Path, source: Graph | None = None) -> list[str]:
-    return verify(HASPData.open(root, verify="size").store, source)
+def check(root: Path, source: Graph | None = None, threads: int = 0) -> list[str]:
+    return verify(HASPData.open(root, verify="size").store, source, threads=threads)
 
 
 def resign(root: Path, name: str | None = None, **changes) -> None:
@@ -230,6 +232,80 @@ def test_damage_is_found_although_the_checksums_agree(built, kind):
         problems = check(root, source)
         assert any(words in p for p in problems), problems
         assert all(": " in p and "\n" not in p for p in problems)
+
+
+def give_away(root: Path, giver: int, taker: int) -> int:
+    """The first entity of one part, and its first link to a genre, take the places of another part's; whom they push out."""
+    mine, theirs = (load_file(root / f"part-{p:05d}.safetensors") for p in (giver, taker))
+
+    def take(tensors):
+        tensors["n_id/title"][0] = mine["n_id/title"][0]
+        tensors["e_id/title__has__genre"][0] = mine["e_id/title__has__genre"][0]
+
+    damage(root, f"part-{taker:05d}.safetensors", take)
+    return int(theirs["n_id/title"][0])
+
+
+SEVERAL = {
+    # name: ((file, damage) in the order in which they are told, with words of its first line)
+    "parts": (
+        ("part-00000.safetensors", swap_entities, "n_id of title ascends"),
+        ("part-00001.safetensors", edit("edge_index/title__has__genre", (0, 0), 15), "edge_index[0] of title__has__genre"),
+        ("part-00002.safetensors", swap_columns, "sorted by destination"),
+        ("part-00003.safetensors", edit("e_id/title__has__genre", 0, 90), "e_id of title__has__genre"),
+    ),
+    "blocks and parts": (
+        ("cut.safetensors", edit("e_id/title__co__title", 0, 160), "e_id of title__co__title lie in 0..159"),
+        ("shared.safetensors", edit("node/genre/weight", 4, 2.0), "weight of genre"),
+        ("sampled.safetensors", edit("e_id/user__knows__user", -1, 30), "e_id of user__knows__user"),
+        ("part-00001.safetensors", edit("n_id/title", 0, 99), "n_id of title lie in 0..59"),
+        ("part-00003.safetensors", drop_edge, "is in none"),
+    ),
+    "given away": (("part-00002.safetensors", swap_columns, "sorted by destination"),),
+}
+
+
+@pytest.mark.parametrize("many", [0, 1 << 23], ids=["kernel", "numpy"])
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_damages_are_told_in_order_at_any_number_of_threads(built, kind, many, monkeypatch):
+    monkeypatch.setattr("hasp.marks._MANY", many)
+    root, graph = built
+    if kind == "given away":
+        owners = dict.fromkeys((give_away(root, 0, 1), give_away(root, 1, 3)), 0)
+        owners[int(load_file(root / "part-00003.safetensors")["n_id/title"][0])] = 3  # that of part 0, by way of part 1
+    for name, change, _ in SEVERAL[kind]:
+        damage(root, name, change)
+    for source in (None, graph):
+        problems = check(root, source, 1)
+        for threads in (2, 3, 8):
+            assert check(root, source, threads) == problems
+        if source is not None:
+            told = [[p.startswith(name) and words in p for p in problems] for name, _, words in SEVERAL[kind][:4]]
+            at = [found.index(True) for found in told]
+            assert at == sorted(at)
+            assert any(SEVERAL[kind][-1][2] in p for p in problems)
+    if kind == "given away":
+        e_id = int(load_file(root / "part-00000.safetensors")["e_id/title__has__genre"][0])
+        twice = f"title__has__genre: every edge is in one place, but edge {e_id} is in another file too (1 such)"
+        assert [p for p in problems if "in another file" in p] == [f"part-0000{p}.safetensors: {twice}" for p in (1, 3)]
+        first = min(owners)
+        text = f"entity {first} has {owners[first]} (3 such)"
+        assert f"parts: title: every entity is owned by one part, but {text}" in problems
+
+
+@given(st.data(), st.integers(0, 40), st.booleans())
+def test_marks(draws, count, kernel):
+    """Against a set; an id twice in one call was not marked before that call."""
+    calls = draws.draw(st.lists(st.lists(st.integers(0, count - 1), max_size=12), max_size=4)) if count else [[]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hasp.marks._MANY", 0 if kernel else 1 << 23)
+        marks, met = Marks(count), set()
+        for ids in calls:
+            again = marks.add(np.array(ids, draws.draw(st.sampled_from([np.int32, np.int64]))))
+            assert again.tolist() == [at for at, i in enumerate(ids) if i in met]
+            met.update(ids)
+            missing = sorted(set(range(count)) - met)
+            assert marks.missing() == (len(missing), missing[0] if missing else 0)
 
 
 @pytest.mark.parametrize("name", ["part-00002.safetensors", "cut.safetensors", "shared.safetensors", "node_part.safetensors"])

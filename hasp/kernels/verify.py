@@ -1,4 +1,4 @@
-"""Marks: which edges were seen already, in one pass over their ids."""
+"""Marks: which ids were met, one bit each, in one pass over them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ njit: Any = numba.njit(nogil=True, cache=True)
 
 
 @njit
-def mark(seen: Any, ids: Any) -> int:
-    """Set ``seen`` (bool ``[n]``) at ``ids``, one after the other, up to the first that is set; returns how many were not."""
+def mark(words: Any, ids: Any) -> int:
+    """Set the bits of ``ids`` one after the other, up to the first that is set; returns how many were not.
+
+    Bit ``i % 8`` of ``words[i // 8]`` (uint8) is that of id ``i``.
+    """
     for i in range(ids.size):
         at = np.uint64(ids[i])
-        if seen[at]:
+        bit = np.uint8(1 << (at & np.uint64(7)))
+        word = words[at >> np.uint64(3)]
+        if word & bit:
             return i
-        seen[at] = True
+        words[at >> np.uint64(3)] = word | bit
     return int(ids.size)

@@ -1,10 +1,10 @@
 """Marks, as the sentence says it."""
 
 
-def mark(seen, ids):
+def mark(words, ids):
     """Twin of the kernel of this name."""
     for done, at in enumerate(ids):
-        if seen[at]:
+        if words[at // 8] & (1 << (at % 8)):
             return done
-        seen[at] = True
+        words[at // 8] |= 1 << (at % 8)
     return len(ids)
