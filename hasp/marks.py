@@ -9,18 +9,17 @@ import numpy.typing as npt
 
 __all__ = ["Marks"]
 
-_MANY = 1 << 23  # ids from which a kernel is worth the half second in which numba wakes up
-
 
 class Marks:
     """A bit per id.
 
     Args:
         count: of ids.
+        kernel: three times as fast, but for numba, which takes half a second to wake up.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, kernel: bool = False) -> None:
+        self.count, self._kernel = count, kernel
         self._words = np.zeros(-(-count // 8), dtype=np.uint8)
         if count % 8:
             self._words[-1] = 256 - (1 << count % 8)  # what is beyond the last id is not missing
@@ -32,7 +31,7 @@ class Marks:
             The positions in ``ids`` of those that were marked before this call, ascending.
         """
         fresh = 0
-        if self.count >= _MANY:
+        if self._kernel:
             from hasp.kernels.verify import mark
 
             fresh = mark(self._words, ids)

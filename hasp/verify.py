@@ -34,6 +34,8 @@ __all__ = ["verify"]
 Progress = Callable[[str, int, int], None]
 Array = npt.NDArray[Any]
 
+_MANY = 1 << 25  # edges from which a kernel marks them
+
 
 def verify(
     store: FolderStore | MemoryStore, source: Graph | None = None, progress: Progress | None = None, threads: int = 0
@@ -83,7 +85,8 @@ class _Check:
         self.known = Known(store, source, self.recount)
         self.problems: list[str] = []
         self.owners = {t: np.zeros(self.manifest.num_nodes[t], dtype=np.uint8) for t in self.roles.entity}
-        self.seen = {e: Marks(n) for e, n in self.manifest.num_edges.items()}
+        many = sum(self.manifest.num_edges.values()) >= _MANY
+        self.seen = {e: Marks(n, kernel=many) for e, n in self.manifest.num_edges.items()}
         self.visits = dict.fromkeys(self.manifest.num_edges, 0)
         self.unread = False
 
