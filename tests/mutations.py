@@ -212,6 +212,14 @@ MUTATIONS = [
         "tests/load/test_cache.py::test_the_clairvoyant_is_the_optimum",
     ),
     Mutation(
+        "verify", "hasp/marks.py", "np.bitwise_and.at(self._words, word[:fresh], ~bit[:fresh])", "pass",
+        "tests/test_verify.py::test_marks",
+    ),
+    Mutation(
+        "verify", "hasp/cluster/executor.py", "waiting.append(self._pool", "waiting.appendleft(self._pool",
+        "tests/test_verify.py::test_several_damages_are_told_in_order_at_any_number_of_threads",
+    ),
+    Mutation(
         "cluster", "hasp/cluster/executor.py", "waiting.append(self._pool", "waiting.appendleft(self._pool",
         "tests/cluster/test_spread.py::test_every_kind_of_column_and_of_ids",
     ),
