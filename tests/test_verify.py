@@ -1,6 +1,8 @@
 """Verify: clean builds are clean, and every kind of damage is found although all checksums agree again."""
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from strategies import cases
 
+import hasp.verify
 from hasp.data import HASPData
 from hasp.graph import Graph
 from hasp.marks import Marks
@@ -291,6 +294,30 @@ def test_several_damages_are_told_in_order_at_any_number_of_threads(built, kind,
         first = min(owners)
         text = f"entity {first} has {owners[first]} (3 such)"
         assert f"parts: title: every entity is owned by one part, but {text}" in problems
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:title.x")
+def test_as_many_parts_in_memory_as_threads_and_one_more(threads, monkeypatch):
+    begun, most, lock = set(), [], threading.Lock()
+
+    def look(known, block):
+        with lock:
+            begun.add(block)
+            most.append(len(begun))
+        return real_look(known, block)
+
+    def take(check, found):
+        time.sleep(0.01)  # all the others have time to get ahead
+        real_take(check, found)
+        with lock:
+            begun.remove(found.block)
+
+    real_look, real_take = hasp.verify.look, hasp.verify._Check.take
+    monkeypatch.setattr("hasp.verify.look", look)
+    monkeypatch.setattr("hasp.verify._Check.take", take)
+    assert verify(HASPData(a_graph(), schema(), num_parts=12).store, threads=threads) == []
+    assert max(most) <= threads + 1 and not begun
 
 
 @given(st.data(), st.integers(0, 40), st.booleans())
