@@ -32,6 +32,7 @@ from hasp.errors import HaspError
 from hasp.load.cache import HaloCache, RowCache, capacities
 from hasp.load.crossing import Crossing, Incoming
 from hasp.load.demand import BatchAsk, Demand, Future
+from hasp.load.interleave import Places
 from hasp.load.policies import policy_named
 from hasp.load.sampler import PartSampler
 from hasp.load.store import Store
@@ -178,7 +179,7 @@ class Halos:
         for node_type in self._crossing.start:
             sources = [found[e].source for e in found if e[0] == node_type]
             keys[node_type] = _distinct(sources)
-            home[node_type] = self._home(batch[node_type], node_type, chosen)
+            home[node_type] = self._home(batch[node_type])
             self._add_nodes(batch[node_type], node_type, keys[node_type], epoch, chosen)
         for edge_type, incoming in found.items():
             source, _, destination = edge_type
@@ -221,12 +222,12 @@ class Halos:
         out.owner_part = torch.cat([out.owner_part, owner])
         out.num_nodes = owned + keys.size
 
-    def _home(self, out: Any, node_type: str, chosen: Ints) -> Ints:
-        """Rows of the batch's entities, ordered by their keys. Merging and seeds have moved them."""
-        n_id = out.n_id.numpy()
-        if chosen.size < 2 and bool((n_id[1:] > n_id[:-1]).all()):
+    def _home(self, out: Any) -> Ints:
+        """Rows of the batch's entities, ordered by their keys. They come so, unless seeds have moved them."""
+        n_id, owner = out.n_id.numpy(), out.owner_part.numpy()
+        if bool(((owner[1:] > owner[:-1]) | ((owner[1:] == owner[:-1]) & (n_id[1:] > n_id[:-1]))).all()):
             return np.arange(n_id.size)
-        return np.lexsort((n_id, out.owner_part.numpy()))
+        return np.lexsort((n_id, owner))
 
     def _place(self, node_type: str, chosen: Ints, keys: Ints) -> Ints:
         """The place of each key of a chosen part among all keys of the chosen parts."""
@@ -241,24 +242,16 @@ class Halos:
 def _add_edges(out: Any, cut: Edges, incoming: Incoming, source: Ints, destination: Ints) -> None:
     """Put cut edges among those of the batch, all by ascending (destination, ``e_id``)."""
     columns = torch.from_numpy(incoming.columns)
-    index, e_id = out.edge_index, torch.cat([out.e_id, take_rows(cut.e_id, columns).to(out.e_id.dtype)])
-    added = torch.from_numpy(np.stack([source, destination])).to(index.dtype)
-    index = torch.cat([index, added], dim=1)
-    order = torch.from_numpy(_order(index[1].numpy(), e_id.numpy()))
+    index, e_id = out.edge_index, out.e_id
+    more = take_rows(cut.e_id, columns).to(e_id.dtype)
+    places = Places.of(index[1].numpy(), e_id.numpy(), destination, more.numpy())
     for name, value in cut.attrs.items():
-        both = torch.cat([plain(out[name]), plain(take_rows(value, columns))]).view(value.dtype)
-        out[name] = take_rows(both, order)
-    out.edge_index = torch.stack([take_rows(row, order) for row in index])
-    out.e_id = take_rows(e_id, order)
-
-
-def _order(destination: npt.NDArray[Any], e_id: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The permutation that sorts edges by (destination, ``e_id``), int64 ``[e]``; the batch's own come sorted."""
-    span = int(e_id.max()) + 1
-    if (int(destination.max()) + 1) * span >= 2**63:
-        return np.lexsort((e_id, destination))
-    # A stable sort finds the sorted run, and has only the added edges left to do.
-    return np.argsort(destination.astype(np.int64) * span + e_id, kind="stable")
+        out[name] = places.rows(out[name], take_rows(value, columns))
+    ends = [
+        places.rows(row, torch.from_numpy(new).to(row.dtype)) for row, new in zip(index, (source, destination), strict=True)
+    ]
+    out.edge_index = torch.stack(ends)
+    out.e_id = places.rows(e_id, more)
 
 
 def _distinct(keys: Sequence[Ints]) -> Ints:

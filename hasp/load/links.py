@@ -245,10 +245,15 @@ class _Bucketed:
         columns = np.sort(
             np.concatenate([np.empty(0, np.int64), *(self.order[self.ptr[i] : self.ptr[i + 1]] for i in np.unique(at))])
         )
-        source, destination = (
-            np.searchsorted(batch[t].n_id.numpy(), ids[columns]) for t, ids in zip(self.ends, self.pairs, strict=True)
-        )
+        source, destination = (_rows(batch[t].n_id.numpy(), ids[columns]) for t, ids in zip(self.ends, self.pairs, strict=True))
         return source, destination, columns
+
+
+def _rows(n_id: Ints, ids: Ints) -> Ints:
+    """Where each of some ids stands among distinct ones."""
+    order = np.argsort(n_id)
+    rows: Ints = order[np.searchsorted(n_id, ids, sorter=order)]
+    return rows
 
 
 def _once(source: Ints, destination: Ints, e_id: Ints, same_type: bool) -> tuple[Ints, Ints, Ints]:

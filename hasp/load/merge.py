@@ -2,8 +2,9 @@
 
 A batch of the parts P holds the entities owned by P, all semantic nodes, and of every sampled type the union of the samples
 of P; an edge is in it if and only if both its ends are. So one part is a part, all parts with full quotas are the input
-graph, and no parts are the padding batch: every store with its dtypes and widths, no entity. Entities are in ascending
-global id and edges in ascending (destination, ``e_id``), so equal sets of parts give equal bytes, whatever their order.
+graph, and no parts are the padding batch: every store with its dtypes and widths, no entity. Entities stand part after part
+(PyG's ``ClusterLoader`` has its clusters so), in ascending global id in each, and edges in ascending (destination,
+``e_id``), so equal sets of parts give equal bytes, in whatever order they are asked for.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ def merge(
             copies nothing.
 
     Returns:
-        Every node type with ``n_id`` (int64 ``[n]``), ``num_nodes`` and the source's attributes; entity types also with
-        ``owner_part`` (int32 ``[n]``), ``batch_size`` (number of entities) and ``input_id`` (their ``n_id``). Every edge type
-        with ``edge_index`` ``[2, e]``, ``e_id`` (int64 ``[e]``) and the source's attributes. ``part_id`` (int64 ``[q]``,
-        ascending) on the batch itself. Attributes of a batch of one part are views of the store: change copies of them.
+        Every node type with ``n_id`` (int64 ``[n]``), ``num_nodes`` and the source's attributes; entity types, whose rows
+        ascend by (``owner_part``, ``n_id``), also with ``owner_part`` (int32 ``[n]``), ``batch_size`` (number of entities)
+        and ``input_id`` (their ``n_id``). Every edge type with ``edge_index`` ``[2, e]``, ``e_id`` (int64 ``[e]``) and the
+        source's attributes. ``part_id`` (int64 ``[q]``, ascending) on the batch itself. Attributes of a batch of one part are
+        views of the store: change copies of them.
 
     Raises:
         HaspError: a part that does not exist, or is named twice; an ``index_dtype`` that is neither int32 nor int64.
@@ -68,7 +70,7 @@ def merge(
             n_ids = [_ids(part.nodes[node_type], None) for part in parts]
             owned[node_type] = found = join_entities(n_ids, [part.part_id for part in parts], id_dtype or n_ids[0].dtype)
             n_id, count = found.n_id, found.n_id.numel()
-            values = {**join_attrs([p.nodes[node_type].attrs for p in parts], found)}
+            values = {**join_attrs([p.nodes[node_type].attrs for p in parts])}
             values |= {"n_id": n_id, "num_nodes": count, "owner_part": found.owner, "batch_size": count, "input_id": n_id}
         elif role == "semantic":
             nodes = shared.nodes[node_type]

@@ -13,12 +13,12 @@ from load_fakes import build, example, random_graph, same, stores
 from torch import Tensor
 
 from hasp.errors import HaspError
-from hasp.load import join
+from hasp.load import interleave, join
 from hasp.load import merge as merging
-from hasp.load.join import sorted_by_destination
+from hasp.load.interleave import Places, sorted_by_destination
 from hasp.load.merge import merge
 from hasp.part import Edges
-from hasp.rows import put_rows, room, take_rows
+from hasp.rows import join_rows, room, take_rows
 from hasp.sample import sample
 
 
@@ -42,6 +42,17 @@ def naive(data: Any, store: Any, parts: list[int], epoch: int) -> Any:
         masks[t] = torch.zeros(data[t].num_nodes, dtype=torch.bool)
         masks[t][ids] = True
     out = whole.subgraph(masks)
+    for t in roles.entity:  # subgraph() leaves them by id; they stand part after part
+        rank = torch.from_numpy(np.lexsort((keep[t].numpy(), store.labels[t].numpy()[keep[t].numpy()])))
+        row = torch.empty_like(rank)
+        row[rank] = torch.arange(rank.numel())
+        for key, value in list(out[t].items()):
+            if isinstance(value, Tensor):
+                out[t][key] = take_rows(value, rank)
+        for e in data.edge_types:
+            for end in (0, 1):
+                if e[2 * end] == t:
+                    out[e].edge_index[end] = row[out[e].edge_index[end]]
     for e in data.edge_types:
         index, e_id = out[e].edge_index, out[e].e_id
         order = sorted(range(e_id.numel()), key=lambda i, index=index, e_id=e_id: (int(index[1, i]), int(e_id[i])))
@@ -100,6 +111,7 @@ def test_numbers_too_wide_for_one_key_are_sorted_otherwise(made: Any, draw: Any)
     for bits in (0, 4, 9):  # nothing fits, or only the small types do
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(join, "_BITS", bits)
+            patch.setattr(interleave, "_BITS", bits)
             same(merge(store, parts), expected)
 
 
@@ -150,12 +162,14 @@ def test_all_parts_with_full_quotas_are_the_input() -> None:
     store.manifest.roles.quota["talent"] = 9  # type: ignore[index]
     batch = merge(store, range(6))
     for t in data.node_types:
-        assert torch.equal(batch[t].n_id, torch.arange(data[t].num_nodes))
-        assert torch.equal(batch[t].x, data[t].x)
+        assert torch.equal(batch[t].n_id.sort().values, torch.arange(data[t].num_nodes))
+        assert torch.equal(batch[t].x, data[t].x[batch[t].n_id])
     for e in data.edge_types:
-        order = sorted(range(data[e].num_edges), key=lambda i, e=e: (int(data[e].edge_index[1, i]), i))
-        assert batch[e].e_id.tolist() == order
-        assert torch.equal(batch[e].edge_index, data[e].edge_index[:, order])
+        assert sorted(batch[e].e_id.tolist()) == list(range(data[e].num_edges))
+        ends = torch.stack([batch[t].n_id[row] for t, row in zip((e[0], e[2]), batch[e].edge_index, strict=True)])
+        assert torch.equal(ends, data[e].edge_index[:, batch[e].e_id])
+        key = list(zip(batch[e].edge_index[1].tolist(), batch[e].e_id.tolist(), strict=True))
+        assert key == sorted(key)
 
 
 def test_every_batch_has_the_same_metadata_dtypes_and_widths() -> None:
@@ -237,14 +251,17 @@ def test_sorting_falls_back_where_one_key_would_overflow() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])
-def test_rows_are_put_whatever_the_dtype(dtype: torch.dtype) -> None:
+def test_rows_are_joined_and_put_between_whatever_the_dtype(dtype: torch.dtype) -> None:
     for width in (1, 2, 3, 0):
         value = torch.arange(3 * width).view(3, width).to(dtype)
-        out = torch.zeros(4, width, dtype=torch.uint8).to(dtype)
-        put_rows(out, np.array([2, 0, 3]), value)
-        expected = torch.stack([value[1], out[1], value[0], value[2]])
-        assert torch.equal(out.view(torch.uint8), expected.view(torch.uint8))
-        assert not out[1].view(torch.uint8).any()
+        joined = join_rows([value, value[:1], value[1:]])
+        assert joined.dtype == dtype
+        expected = torch.stack([value[i] for i in (0, 1, 2, 0, 1, 2)])
+        assert torch.equal(joined.view(torch.uint8), expected.view(torch.uint8))
+        mixed = Places.of(np.array([0, 0, 4]), np.array([1, 5, 0]), np.array([4, 0]), np.array([2, 3])).rows(value, value[1:])
+        expected = torch.stack([value[i] for i in (0, 2, 1, 2, 1)])
+        assert mixed.dtype == dtype
+        assert torch.equal(mixed.view(torch.uint8), expected.view(torch.uint8))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])
@@ -262,8 +279,7 @@ def test_room_is_rows_of_the_same_kind(dtype: torch.dtype, shape: tuple[int, ...
     for count in (0, 5):
         out, expected = room(like, count), like.new_empty((count, *shape[1:]))
         assert (out.dtype, out.shape, out.stride()) == (dtype, expected.shape, expected.stride())
-    put_rows(out, np.array([4, 3]), like)
-    assert not out[3:].view(torch.uint8).any()
+    assert join_rows([like, like]).shape == (2 * shape[0], *shape[1:])
 
 
 @settings(max_examples=60, deadline=None)

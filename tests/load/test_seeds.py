@@ -40,11 +40,8 @@ def test_seeds_come_first_and_the_graph_stays_the_same(made: Any, draw: Any, as_
     for t in data.node_types:
         for key in plain[t]:
             if isinstance(plain[t][key], torch.Tensor) and key != "input_id":
-                order = torch.argsort(batch[t].n_id)
-                assert torch.equal(
-                    batch[t][key].view(torch.int16) if key == "odd" else batch[t][key],
-                    (plain[t][key].view(torch.int16) if key == "odd" else plain[t][key])[torch.argsort(order)],
-                )
+                mine, other = (each[t][key].view(torch.int16) if key == "odd" else each[t][key] for each in (batch, plain))
+                assert torch.equal(mine[batch[t].n_id.argsort()], other[plain[t].n_id.argsort()])
     for e in data.edge_types:
         index, e_id = batch[e].edge_index, batch[e].e_id
         ends = torch.stack([batch[e[0]].n_id[index[0]], batch[e[2]].n_id[index[1]]])

@@ -5,12 +5,13 @@ from naive import rng
 
 
 def nodes_of(data, roles, node_part, parts, epoch, seed, quota):
-    """Per node type, the ascending global ids of the batch."""
+    """Per node type, the global ids of the batch: of entities by (part, id), else ascending."""
     out = {}
     for node_type in data.node_types:
         count = int(data[node_type].num_nodes)
         if roles[node_type] == "entity":
-            out[node_type] = [i for i in range(count) if node_part[node_type][i] in parts]
+            inside = [i for i in range(count) if node_part[node_type][i] in parts]
+            out[node_type] = sorted(inside, key=lambda i: (node_part[node_type][i], i))
         elif roles[node_type] == "semantic":
             out[node_type] = list(range(count))
         else:
