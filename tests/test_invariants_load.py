@@ -122,7 +122,7 @@ def test_10_parts_of_the_training_edges_hold_no_other_edge(data, num_parts, seed
         inside |= {frozenset(e) for e in edge_ids(case, block, LIKE)}
         assert set(block.edges[LIKE].attrs) == {"edge_weight"} and set(block.nodes["title"].attrs) == {"x"}
     everything = merge(parts.store, range(num_parts))
-    inside |= {frozenset(e) for e in everything["title"].n_id[everything[LIKE].edge_index].t().tolist()}
+    inside |= {frozenset(e) for e in everything[LIKE].edge_index.t().tolist()}
     assert not inside & held_out
     assert inside == {frozenset(e) for e in train[LIKE].edge_index.t().tolist()}
     assert set(parts.manifest.edge_attrs[LIKE]) == {"edge_weight"}

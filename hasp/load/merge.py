@@ -3,8 +3,8 @@
 A batch of the parts P holds the entities owned by P, all semantic nodes, and of every sampled type the union of the samples
 of P; an edge is in it if and only if both its ends are. So one part is a part, all parts with full quotas are the input
 graph, and no parts are the padding batch: every store with its dtypes and widths, no entity. Entities stand part after part
-(PyG's ``ClusterLoader`` has its clusters so), in ascending global id in each, and edges in ascending (destination,
-``e_id``), so equal sets of parts give equal bytes, in whatever order they are asked for.
+(PyG's ``ClusterLoader`` has its clusters so), in ascending global id in each; where they are all there, as in the input.
+Edges ascend by (destination, ``e_id``). So equal sets of parts give equal bytes, in whatever order they are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch_geometric.data import HeteroData
 from hasp.errors import HaspError
 from hasp.load.join import Owned, join_attrs, join_edges, join_entities
 from hasp.load.negatives import distinct
+from hasp.load.reorder import reorder
 from hasp.load.store import Store
 from hasp.part import Edges, Nodes, Part
 from hasp.rows import take_rows
@@ -43,10 +44,10 @@ def merge(
 
     Returns:
         Every node type with ``n_id`` (int64 ``[n]``), ``num_nodes`` and the source's attributes; entity types, whose rows
-        ascend by (``owner_part``, ``n_id``), also with ``owner_part`` (int32 ``[n]``), ``batch_size`` (number of entities)
-        and ``input_id`` (their ``n_id``). Every edge type with ``edge_index`` ``[2, e]``, ``e_id`` (int64 ``[e]``) and the
-        source's attributes. ``part_id`` (int64 ``[q]``, ascending) on the batch itself. Attributes of a batch of one part are
-        views of the store: change copies of them.
+        ascend by (``owner_part``, ``n_id``), or by ``n_id`` if all are there, also with ``owner_part`` (int32 ``[n]``),
+        ``batch_size`` (number of entities) and ``input_id`` (their ``n_id``). Every edge type with ``edge_index`` ``[2, e]``,
+        ``e_id`` (int64 ``[e]``) and the source's attributes. ``part_id`` (int64 ``[q]``, ascending) on the batch itself.
+        Attributes of a batch of one part are views of the store: change copies of them.
 
     Raises:
         HaspError: a part that does not exist, or is named twice; an ``index_dtype`` that is neither int32 nor int64.
@@ -104,6 +105,10 @@ def merge(
         index, e_id = _cast(edges.edge_index, index_dtype), _cast(edges.e_id, id_dtype)
         _fill(batch.get_edge_store(*edge_type), {**edges.attrs, "edge_index": index, "e_id": e_id})
     batch.part_id = torch.tensor(chosen, dtype=torch.int64)
+    if len(parts) > 1 and all(found.n_id.numel() == store.manifest.num_nodes[t] for t, found in owned.items()):
+        for node_type, found in owned.items():  # the input graph, whose rows others know by their number
+            reorder(batch, node_type, found.n_id.argsort())
+            batch[node_type].input_id = batch[node_type].n_id
     return batch
 
 

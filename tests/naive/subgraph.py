@@ -5,13 +5,14 @@ from naive import rng
 
 
 def nodes_of(data, roles, node_part, parts, epoch, seed, quota):
-    """Per node type, the global ids of the batch: of entities by (part, id), else ascending."""
+    """Per node type, the global ids of the batch: ascending, but for entities of some parts, which are by (part, id)."""
     out = {}
+    every = all(part in parts for t in node_part for part in node_part[t])
     for node_type in data.node_types:
         count = int(data[node_type].num_nodes)
         if roles[node_type] == "entity":
             inside = [i for i in range(count) if node_part[node_type][i] in parts]
-            out[node_type] = sorted(inside, key=lambda i: (node_part[node_type][i], i))
+            out[node_type] = inside if every else sorted(inside, key=lambda i: (node_part[node_type][i], i))
         elif roles[node_type] == "semantic":
             out[node_type] = list(range(count))
         else:
