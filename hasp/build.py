@@ -28,7 +28,7 @@ from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.graph import Graph, NotFinite, RowsOf, row_blocks
 from hasp.layout import Layout, check_node_part
-from hasp.parallel import run
+from hasp.parallel import run, writers
 from hasp.part import Part
 from hasp.plan import Plan
 from hasp.schema import Roles, edge_name
@@ -236,7 +236,7 @@ def _to_folder(
         if spread is not None:
             spread.write(blocks, writer, step)
         else:
-            run(_stepping(write, step), range(config.num_parts), config.threads)
+            run(_stepping(write, step), range(config.num_parts), writers(config.threads))
     rest_bytes = {}
     with clock("shared and cut", 3) as step:
         for name, make in (("shared", blocks.shared), ("sampled", blocks.sampled), ("cut", blocks.cut)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +39,7 @@ from hasp.options import (
     read_graph,
     read_or_spread,
 )
+from hasp.parallel import writers
 
 if TYPE_CHECKING:
     from hasp.graph import Graph
@@ -192,7 +192,7 @@ def build_command(
         if spread is not None:
             # Edges are grouped by part in files beside the parts, which go when all are written.
             planned = dataclasses.replace(planned, scratch_bytes=0, output_bytes=2 * planned.output_bytes)
-        planned.check(threads=threads or os.cpu_count() or 1, root=out)
+        planned.check(threads=writers(threads), root=out)
         config = BuildConfig(planned.num_parts, seed, threads=threads, **how)
         told: list[str] = []  # said when the bar is gone
         with Bar(quiet=json) as bar:

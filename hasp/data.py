@@ -16,7 +16,7 @@ from torch import Tensor
 from hasp.config import BuildConfig, folder, parse_bytes, switch, whole
 from hasp.errors import HaspError
 from hasp.graph import Graph, HaspWarning
-from hasp.parallel import cores
+from hasp.parallel import writers
 from hasp.part import Part
 from hasp.report import Report
 from hasp.schema import EdgeType, Roles, Schema
@@ -125,7 +125,7 @@ class HASPData:
             plan = dataclasses.replace(plan, out_of_core=bool(out_of_core) and root is not None)
         if log:
             sys.stderr.write((roles.explain() + "\n" if roles.inferred else "") + plan.explain() + "\n")
-        plan.check(threads=cores(config.threads), root=root)
+        plan.check(threads=writers(config.threads), root=root)
         config = dataclasses.replace(config, num_parts=plan.num_parts)
         self.store: FolderStore | MemoryStore = build(
             graph, roles, config, root=root, node_part=node_part, plan=plan, overwrite=overwrite, progress=progress

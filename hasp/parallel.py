@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-__all__ = ["blocks", "cores", "run", "run_in_turn"]
+__all__ = ["blocks", "cores", "run", "run_in_turn", "writers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,6 +23,11 @@ def cores(threads: int = 0) -> int:
     if threads > 0:
         return threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def writers(threads: int = 0) -> int:
+    """``threads``, or for 0 one more than cores, for work that ends in waiting for the disk: one works meanwhile."""
+    return threads if threads > 0 else cores() + 1
 
 
 def blocks(n: int, size: int = 1 << 20, most: int = 256) -> list[tuple[int, int]]:
