@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = machine()
     scratch = given.scratch or Path(tempfile.gettempdir())
     took: dict[bool, list[str]] = {True: [], False: []}
-    table = empty(f"{given.num_parts} parts by `{given.backend}`, arrays in {given.path}")
+    table = empty("")
     for edges in given.edges:
         sizes = Sizes(int(edges), ids=given.ids)
         start = time.perf_counter()
@@ -289,6 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(table, sizes.edges, found, disk_bandwidth(scratch))
         took[planned(found)["files_by_plan"]].append(f"{sizes.edges:,}")
         print(json.dumps({**planned(found), "edges": sizes.edges, "all": time.perf_counter() - start}))
+        in_files = {k for k, done in took.items() if done} if out_of_core is None else {out_of_core}
+        arrays = "where the plan puts them" if len(in_files) > 1 else "in files" if True in in_files else "in memory"
+        table.title = empty(f"{given.num_parts} parts by `{given.backend}`, arrays {arrays}").title
         print("\n" + table.markdown(), flush=True)
     if took[True]:
         table.notes.append(f"Left alone, `hasp build` takes files here at {', '.join(took[True])} edges.")
