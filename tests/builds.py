@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from hasp import HASPData
 from hasp.store.disk import Disk
 
 WHERE = ("memory", "folder")
+
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -59,6 +62,19 @@ def edge_ids(case, block, edge_type):
 def contents(folder):
     """File name -> bytes of everything that the settings and the input decide."""
     return {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir()) if p.name not in ("build.json", ".lock")}
+
+
+@contextmanager
+def on_memory(folder):
+    """The files of a folder on fsspec's ``memory://``, which nobody can map; gives its URL."""
+    import fsspec
+
+    fs, url = fsspec.filesystem("memory"), f"/bucket-{next(_NUMBERS)}"
+    fs.put(str(folder), url, recursive=True)
+    try:
+        yield f"memory:/{url}"
+    finally:
+        fs.rm(url, recursive=True)
 
 
 def equal(a, b):

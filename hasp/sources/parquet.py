@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def read_parquet(
         InvalidGraph: the file is cut short, lists differ in length, an id is missing or a float; or pyarrow is missing.
     """
     pa, pq = pyarrow()
-    with reading(pa, path):
+    with nullcontext() if isinstance(path, Path) else path.asking(), reading(pa, path):
         source = pq.read_table(**_where(path), columns=None if only is None else _present(pq, path, only))
     check_header(path, source.column_names)
     table = Table(path, source.num_rows, typed=True)

@@ -7,9 +7,10 @@ and moto are installed, ``s3://`` on a server of this machine.
 from __future__ import annotations
 
 import importlib
+import io
 import posixpath
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,6 +41,41 @@ def place(path: str | Path) -> Path:
 
 class _Stat(NamedTuple):
     st_size: int
+
+
+class _Stream:
+    """An open binary file of fsspec, whose reads raise what ``asking`` makes of an error."""
+
+    def __init__(self, file: Any, asking: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self._asking = file, asking
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, *size: int) -> bytes:
+        """See :class:`io.BufferedIOBase`, as of the others."""
+        with self._asking():
+            return cast(bytes, self._file.read(*size))
+
+    def read1(self, *size: int) -> bytes:
+        """What one request brings; fsspec has no other."""
+        return self.read(*size)
+
+    def readline(self, *size: int) -> bytes:
+        """One line."""
+        with self._asking():
+            return cast(bytes, self._file.readline(*size))
+
+    def readinto(self, buffer: Any) -> int:
+        """Into a buffer; how many bytes."""
+        with self._asking():
+            return cast(int, self._file.readinto(buffer))
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 class RemotePath:
@@ -84,7 +120,7 @@ class RemotePath:
         return posixpath.basename(self.url)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def asking(self) -> Iterator[None]:
         """A block that asks the file system; whatever its library raises is one line that says what to look at."""
         try:
             yield
@@ -98,22 +134,22 @@ class RemotePath:
 
     def is_file(self) -> bool:
         """Whether it is a file."""
-        with self._asking():
+        with self.asking():
             return bool(self.fs.isfile(self.inner))
 
     def is_dir(self) -> bool:
         """Whether it is a folder, or what object stores have in its place."""
-        with self._asking():
+        with self.asking():
             return bool(self.fs.isdir(self.inner))
 
     def exists(self) -> bool:
         """Whether it is there."""
-        with self._asking():
+        with self.asking():
             return bool(self.fs.exists(self.inner))
 
     def iterdir(self) -> Iterator[RemotePath]:
         """What a folder holds."""
-        with self._asking():
+        with self.asking():
             found = self.fs.ls(self.inner, detail=False)
         for inner in found:
             name = posixpath.basename(inner.rstrip("/"))
@@ -126,19 +162,20 @@ class RemotePath:
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
         """All files below a folder; ``pattern`` is ``"*"``."""
-        with self._asking():
+        with self.asking():
             found = self.fs.find(self.inner)
         return (RemotePath(self.fs.unstrip_protocol(inner)) for inner in found)
 
     def stat(self) -> _Stat:
         """The size."""
-        with self._asking():
+        with self.asking():
             return _Stat(int(self.fs.size(self.inner)))
 
     def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> Any:
-        """Open the file."""
-        with self._asking():
-            return self.fs.open(self.inner, mode, **({} if "b" in mode else {"encoding": encoding, "newline": newline}))
+        """Open the file for reading. A store that breaks off later is told as one that does not answer at all."""
+        with self.asking():
+            stream: Any = _Stream(self.fs.open(self.inner, "rb"), self.asking)
+        return stream if "b" in mode else io.TextIOWrapper(stream, encoding=encoding, newline=newline)
 
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self.url}/{name}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_spread import NUMBER, same_bytes
+from test_spread import same_bytes
 
 from hasp.config import BuildConfig
 from hasp.errors import HaspError
@@ -17,6 +18,8 @@ from hasp.sources.tables import write_tables
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs 'moto[server]'")
 moto = pytest.importorskip("moto.server", reason="moto is not installed: pip install s3fs 'moto[server]'")
+
+_NUMBERS = itertools.count()
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries of the store deprecate is not ours to fail on
 
@@ -32,7 +35,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     s3fs.S3FileSystem.clear_instance_cache()
     try:
-        name = f"bucket-{next(NUMBER)}"
+        name = f"bucket-{next(_NUMBERS)}"
         s3fs.S3FileSystem().mkdir(name)
         yield f"s3://{name}"
     finally:

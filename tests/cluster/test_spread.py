@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builds import contents, no_sync
+from builds import contents, no_sync, on_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Case, cases, num_parts_for
@@ -28,7 +25,6 @@ from hasp.config import BuildConfig
 from hasp.errors import HaspError, InvalidGraph
 from hasp.graph import Graph, HaspWarning
 from hasp.schema import Schema
-from hasp.sources.remote import RemotePath, place
 from hasp.sources.synthetic import Catalogue, generate
 from hasp.sources.tables import write_tables
 from hasp.store.disk import Disk
@@ -37,8 +33,6 @@ from hasp.store.offer import is_offer, offer
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 fsspec = pytest.importorskip("fsspec")
-
-NUMBER = itertools.count()
 
 
 def in_small_groups(folder: Path, rows: int, files: bool) -> None:
@@ -53,18 +47,6 @@ def in_small_groups(folder: Path, rows: int, files: bool) -> None:
         half = table.num_rows // 2
         for name, piece in (("part-0", table.slice(0, half)), ("part-1", table.slice(half))):
             pq.write_table(piece, path / f"{name}.parquet", row_group_size=rows)
-
-
-@contextmanager
-def on_memory(folder: Path) -> Iterator[str]:
-    """The files of a folder on fsspec's ``memory://``, which nobody can map."""
-    fs = fsspec.filesystem("memory")
-    url = f"/bucket-{next(NUMBER)}"
-    fs.put(str(folder), url, recursive=True)
-    try:
-        yield f"memory:/{url}"
-    finally:
-        fs.rm(url, recursive=True)
 
 
 def writable(graph: Graph) -> Graph:
@@ -297,41 +279,6 @@ def test_what_is_not_finite_is_said_and_written_down_as_on_one_machine(tmp_path:
     texts = sorted(str(w.message).partition(";")[0] for w in said)
     assert texts == ["t.x holds 1 NaN and 2 infinite values", "t__like__t.w holds 1 NaN values"]
     assert store.manifest.report["not_finite"] == {"t.x": [1, 2], "t__like__t.w": [1, 0]}
-
-
-def test_places() -> None:
-    assert place("a/b") == Path("a/b") and place("file:///tmp/x") == Path("/tmp/x") and place(Path("x://y")) == Path("x:/y")
-    assert isinstance(place("memory://a/"), RemotePath) and str(place("memory://a/")) == "memory://a"
-    with pytest.raises(HaspError, match=r"fsspec does not open nothing://a \(.*\); install what it names"):
-        place("nothing://a").is_dir()
-
-
-def test_whatever_a_file_system_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise _NoAnswer("could not connect\nto the endpoint")
-
-    fs = fsspec.filesystem("memory")
-    path = place("memory://bucket/tables")
-    tries = {"isfile": path.is_file, "isdir": path.is_dir, "exists": path.exists, "size": path.stat}
-    tries |= {"ls": lambda: list(path.iterdir()), "find": lambda: list(path.rglob("*")), "open": path.open}
-    for name, ask in tries.items():
-        monkeypatch.setattr(type(fs), name, refuse)
-        message = (
-            r"cannot read memory://bucket/tables \(_NoAnswer: could not connect to the endpoint\); check the path, the address"
-        )
-        with pytest.raises(HaspError, match=message):
-            ask()
-        monkeypatch.undo()
-
-
-class _NoAnswer(Exception):
-    """No OSError, as those of some libraries."""
-
-
-def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(HaspError, match="read through fsspec, which is not installed; pip install fsspec, or copy"):
-        open_source("s3://bucket/tables")
 
 
 def test_nothing_of_ray_is_imported_unasked() -> None:
