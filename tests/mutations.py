@@ -187,8 +187,8 @@ MUTATIONS = [
         "tests/load/test_halo.py::test_an_epoch_has_every_edge_between_entities_once",
     ),
     Mutation(
-        "halo", "hasp/load/halo.py", "return np.lexsort((n_id, out.owner_part.numpy()))", "return np.arange(n_id.size)",
-        "tests/load/test_halo.py::test_a_halo_is_what_the_definition_says",
+        "halo", "hasp/load/halo.py", "return np.lexsort((n_id, owner))", "return np.arange(n_id.size)",
+        "tests/load/test_halo.py::test_owned_rows_and_supervision_stay_what_they_are",
     ),
     Mutation(
         "halo", "hasp/load/halo.py", "value = torch.zeros_like(value)", "value = value.clone()",
