@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hasp.layout import TypeLayout
     from hasp.scratch import Scratch
 
-__all__ = ["join_rows", "plain", "room", "room_for_rows", "rows_by_part", "take_rows", "whole_rows"]
+__all__ = ["join_rows", "plain", "room", "room_for_rows", "rows_by_part", "spread_rows", "take_rows", "whole_rows"]
 
 # Kernels for rows exist for these everywhere; other dtypes (uint16, float8...) are moved as whole numbers of their size.
 _COMMON = frozenset({
@@ -63,6 +63,21 @@ def join_rows(values: Sequence[Tensor]) -> Tensor:
         return values[0]
     out = room(values[0], sum(value.size(0) for value in values))
     torch.cat([plain(value) for value in values], out=plain(out))  # copies twice as fast as NumPy's assignment
+    return out
+
+
+def spread_rows(values: Sequence[Tensor], row: npt.NDArray[np.int64]) -> Tensor:
+    """What :func:`join_rows` gives, its ``i``-th row in the place ``row[i]`` (int64 ``[n]``); rows are moved as elements."""
+    out = room(values[0], row.size)
+    target, at = whole_rows(out), 0
+    number = _NUMBER.get(target.itemsize)  # a number is moved faster than as many bytes
+    for value in values:
+        rows, here = whole_rows(value), row[at : at + value.size(0)]
+        if number is None:
+            target[here] = rows
+        else:
+            target.view(number)[here] = rows.view(number)
+        at += value.size(0)
     return out
 
 

@@ -213,11 +213,11 @@ MUTATIONS = [
     ),
     Mutation(
         "verify", "hasp/marks.py", "np.bitwise_and.at(self._words, word[:fresh], ~bit[:fresh])", "pass",
-        "tests/test_verify.py::test_marks",
+        "tests/test_verify_threads.py::test_marks",
     ),
     Mutation(
         "verify", "hasp/cluster/executor.py", "waiting.append(self._pool", "waiting.appendleft(self._pool",
-        "tests/test_verify.py::test_several_damages_are_told_in_order_at_any_number_of_threads",
+        "tests/test_verify_threads.py::test_several_damages_are_told_in_order_at_any_number_of_threads",
     ),
     Mutation(
         "cluster", "hasp/cluster/executor.py", "waiting.append(self._pool", "waiting.appendleft(self._pool",

@@ -1,11 +1,12 @@
 """Join: the entities and the edges of q parts, and of the cut between them, in the order of a batch.
 
 Entities stand part after part, as they lie in the parts, so that their rows are copied in one go, and edges that lead to them
-are in order when those of one part follow those of another; cut edges are put between (:mod:`hasp.load.interleave`).
+are in order when those of one part follow those of another; cut edges are put between (:mod:`hasp.load.interleave`). Where all
+entities are there, an entity's row is its id.
 
-Edges that lead to other types come sorted run by run. Where all bits of an edge fit one 63-bit number (destination |
-``e_id`` | source), they are one sort of such numbers, which NumPy does with vector instructions, and everything is read off the
-sorted numbers: no permutation is made and nothing is gathered. Else an argsort and gathers give the same result.
+Edges that lead to other types, or to all entities, come sorted run by run. Where all bits of an edge fit one 63-bit number
+(destination | ``e_id`` | source), they are one sort of such numbers, which NumPy does with vector instructions, and everything
+is read off the sorted numbers: no permutation is made, nothing is gathered. Else an argsort and gathers give the same result.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from hasp.errors import HaspError
 from hasp.load.interleave import Places, sorted_by_destination
 from hasp.part import Edges
-from hasp.rows import join_rows, take_rows
+from hasp.rows import join_rows, spread_rows, take_rows
 
 __all__ = ["Owned", "join_attrs", "join_edges", "join_entities"]
 
@@ -42,38 +43,56 @@ class Owned:
     """The entities of one type in the batch.
 
     Attributes:
-        n_id: global ids ``[n]``, part after part, ascending in each; int64, or as stored.
+        n_id: global ids ``[n]``, part after part, ascending in each, or all of them; int64, or as stored.
         owner: part of each, int32 ``[n]``.
-        start: the first row of each part, int64 ``[q]``.
+        start: the first place of each part, int64 ``[q]``, if parts stand one after the other.
+        row: the row of each such place, int64 ``[n]``; ``None``: they do stand so, and it is its own.
     """
 
     n_id: Tensor
     owner: Tensor
     start: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64] | None = None
+
+    def rows(self, position: int, local: Ints, out: Ints) -> None:
+        """Write the rows of the batch of a part's rows to ``out``; ``position`` is the part's among those of the batch."""
+        start = int(self.start[position])
+        if self.row is None:
+            np.add(local, start, out=out, casting="same_kind")
+        else:
+            out[:] = self.row[start:][local]
 
 
-def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int], dtype: torch.dtype) -> Owned:
-    """The entities of parts, one part after the other.
+def join_entities(n_ids: Sequence[Tensor], parts: Sequence[int], dtype: torch.dtype, whole: bool = False) -> Owned:
+    """The entities of parts, one part after the other, or as in the input.
 
     Args:
         n_ids: per part, ascending ids of one dtype.
         parts: their numbers.
         dtype: of the joined ids, int32 or int64.
+        whole: they are all entities of their type, and shall stand in the order of their ids.
     """
     counts = np.array([ids.numel() for ids in n_ids], dtype=np.int64)
-    owner = torch.from_numpy(np.repeat(np.array(parts, dtype=np.int32), counts))
+    start, owners = np.cumsum(counts) - counts, np.repeat(np.array(parts, dtype=np.int32), counts)
+    if whole:
+        row = np.concatenate([ids.numpy() for ids in n_ids], dtype=np.int64)
+        owner = np.empty_like(owners)
+        owner[row] = owners
+        return Owned(torch.arange(row.size, dtype=dtype), torch.from_numpy(owner), start, row)
     if len(n_ids) == 1:
         n_id = n_ids[0].to(dtype)
     else:
         n_id = torch.from_numpy(np.concatenate([ids.numpy() for ids in n_ids], dtype=_NUMPY[dtype]))
-    return Owned(n_id, owner, np.cumsum(counts) - counts)
+    return Owned(n_id, torch.from_numpy(owners), start)
 
 
-def join_attrs(attrs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The rows of several parts, one part after the other. One part: the very tensors of the part."""
+def join_attrs(attrs: Sequence[Mapping[str, Tensor]], owned: Owned | None = None) -> dict[str, Tensor]:
+    """The rows of several parts, one part after the other, or where ``owned`` has them. One part: its very tensors."""
     if len(attrs) == 1:
         return dict(attrs[0])
-    return {name: join_rows([each[name] for each in attrs]) for name in attrs[0]}
+    if owned is None or owned.row is None:
+        return {name: join_rows([each[name] for each in attrs]) for name in attrs[0]}
+    return {name: spread_rows([each[name] for each in attrs], owned.row) for name in attrs[0]}
 
 
 def join_edges(
@@ -99,7 +118,8 @@ def join_edges(
     more = sum(high - low for low, high, _, _ in between)
     out, e_id = _room(count + more, dtypes)
     attrs = join_attrs([e.attrs for e in inside])
-    if isinstance(ends[1], Owned) and not more:
+    in_order = isinstance(ends[1], Owned) and ends[1].row is None
+    if in_order and not more:
         _put_in_order(inside, ends, out[0], out[1], e_id)
         return Edges(torch.from_numpy(out), torch.from_numpy(e_id), attrs)
     source, destination, ids = _scratch(count + more)
@@ -108,7 +128,7 @@ def join_edges(
     if cut is not None and between:
         _put_cut(cut, between, ends, source[count:], destination[count:], ids[count:])
         cut_attrs = {k: join_rows([v[low:high] for low, high, _, _ in between]) for k, v in cut.attrs.items()}
-    if isinstance(ends[1], Owned) and more * _MANY < count:
+    if in_order and more * _MANY < count:
         places = Places.of(destination[:count], ids[:count], destination[count:], ids[count:])
         for values, target in ((source, out[0]), (destination, out[1]), (ids, e_id)):
             places.put(values[:count], values[count:], target)
@@ -180,8 +200,10 @@ def _put_in_order(
     for position, edges in enumerate(inside):
         here = slice(at, at + edges.num_edges)
         for row, end, out in zip(edges.edge_index.numpy(), ends, (source, destination), strict=True):
-            shift = 0 if isinstance(end, int) else int(end.start[position])
-            np.add(row, shift, out=out[here], casting="same_kind")
+            if isinstance(end, int):
+                out[here] = row
+            else:
+                end.rows(position, row, out[here])
         ids[here] = edges.e_id.numpy()
         at = here.stop
 
@@ -200,6 +222,8 @@ def _put_cut(
         assert not isinstance(end, int)  # edges are cut between entities
         np.concatenate([rows[a:b] for a, b, _, _ in between], out=out)
         out += np.repeat(end.start[position], high - low)
+        if end.row is not None:
+            out[:] = end.row[out]
     np.concatenate([cut.e_id.numpy()[a:b] for a, b, _, _ in between], out=ids)
 
 

@@ -20,7 +20,6 @@ from torch_geometric.data import HeteroData
 from hasp.errors import HaspError
 from hasp.load.join import Owned, join_attrs, join_edges, join_entities
 from hasp.load.negatives import distinct
-from hasp.load.reorder import reorder
 from hasp.load.store import Store
 from hasp.part import Edges, Nodes, Part
 from hasp.rows import take_rows
@@ -60,6 +59,10 @@ def merge(
     parts = [store.part(p) for p in chosen] if chosen else [_emptied(store.part(0))]
     # Each block is asked for once: a store may check its file every time.
     shared, pool, cut = store.shared, store.sampled, store.cut if len(parts) > 1 else None
+    # The input graph, whose rows others know by their number.
+    all_there = len(parts) > 1 and all(
+        sum(part.nodes[t].num_nodes for part in parts) == store.manifest.num_nodes[t] for t in store.manifest.roles.entity
+    )
     roles, seed = store.manifest.roles, int(store.manifest.config["seed"])
     batch = HeteroData()
     owned: dict[str, Owned] = {}
@@ -69,9 +72,10 @@ def merge(
         out = batch.get_node_store(node_type)
         if role == "entity":
             n_ids = [_ids(part.nodes[node_type], None) for part in parts]
-            owned[node_type] = found = join_entities(n_ids, [part.part_id for part in parts], id_dtype or n_ids[0].dtype)
+            numbers = [part.part_id for part in parts]
+            owned[node_type] = found = join_entities(n_ids, numbers, id_dtype or n_ids[0].dtype, all_there)
             n_id, count = found.n_id, found.n_id.numel()
-            values = {**join_attrs([p.nodes[node_type].attrs for p in parts])}
+            values = {**join_attrs([p.nodes[node_type].attrs for p in parts], found)}
             values |= {"n_id": n_id, "num_nodes": count, "owner_part": found.owner, "batch_size": count, "input_id": n_id}
         elif role == "semantic":
             nodes = shared.nodes[node_type]
@@ -105,10 +109,6 @@ def merge(
         index, e_id = _cast(edges.edge_index, index_dtype), _cast(edges.e_id, id_dtype)
         _fill(batch.get_edge_store(*edge_type), {**edges.attrs, "edge_index": index, "e_id": e_id})
     batch.part_id = torch.tensor(chosen, dtype=torch.int64)
-    if len(parts) > 1 and all(found.n_id.numel() == store.manifest.num_nodes[t] for t, found in owned.items()):
-        for node_type, found in owned.items():  # the input graph, whose rows others know by their number
-            reorder(batch, node_type, found.n_id.argsort())
-            batch[node_type].input_id = batch[node_type].n_id
     return batch
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
-from hasp.load.reorder import reorder
 from hasp.load.store import Store
+from hasp.rows import take_rows
 
 __all__ = ["Seeds"]
 
@@ -71,8 +72,31 @@ class Seeds:
         store.input_id = self._position[at[seed]] if self._ids.numel() else self._position
         first = torch.cat([seed.nonzero().view(-1), (~seed).nonzero().view(-1)])
         if not bool((first == torch.arange(first.numel())).all()):
-            reorder(batch, self.node_type, first)
+            _reorder(batch, self.node_type, first)
         return batch
+
+
+def _reorder(batch: HeteroData, node_type: str, order: Tensor) -> None:
+    """Row ``i`` of a node type becomes what was row ``order[i]``; edges are renumbered and sorted again."""
+    store = batch[node_type]
+    for key, value in store.items():
+        if isinstance(value, Tensor) and key != "input_id":
+            store[key] = take_rows(value, order)
+    row = torch.empty_like(order)
+    row[order] = torch.arange(order.numel())
+    for edge_type in batch.edge_types:
+        ends = [end for end in (0, 1) if edge_type[2 * end] == node_type]
+        if not ends:
+            continue
+        edges = batch[edge_type]
+        index = edges.edge_index.clone()
+        for end in ends:
+            index[end] = row[index[end].to(torch.int64)].to(index.dtype)
+        # Edges come in ascending (destination, e_id): a stable sort by the new destination keeps the second key.
+        again = index[1].argsort(stable=True)
+        for key, value in edges.items():
+            if isinstance(value, Tensor):
+                edges[key] = index[:, again] if key == "edge_index" else take_rows(value, again)
 
 
 def _two(value: Any) -> tuple[Any, Any]:
