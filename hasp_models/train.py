@@ -160,7 +160,8 @@ def fit(
             ranks.on_first("saving the checkpoint", logger.saving(task, run.epoch, run.step, within=run.weight > 0))
 
     logger.begin(ranks, run.step, epoch=run.epoch, epochs=epochs, **_about(model, loader, settings, ranks, device))
-    with logger.telling(lambda: {"epoch": run.epoch, "step": run.step}), Bar(quiet=not progress or ranks.rank > 0) as bar:
+    telling, bars = logger.telling(lambda: {"epoch": run.epoch, "step": run.step}), Bar(quiet=not progress or ranks.rank > 0)
+    with ranks.noting_signals(), telling, bars as bar:
         while run.epoch < epochs and not run.stopped:
             begin = time.perf_counter()
             with ranks.together(f"opening epoch {run.epoch + 1}"):

@@ -23,6 +23,7 @@ from torch import Tensor
 from hasp import errors
 from hasp.errors import HaspError
 from hasp_models.distributed.group import TIMEOUT
+from hasp_models.distributed.signals import KeptSignals
 
 __all__ = ["LostRank", "Ranks"]
 
@@ -52,6 +53,7 @@ class Ranks:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if many else (0, 1)
         self.sent = 0
         self._noted: Exception | None = None
+        self._signals: KeptSignals | None = None
         # A new group has torch's own half an hour, whatever the time-out of the default group.
         self._host = dist.new_group(backend="gloo", timeout=TIMEOUT) if many and dist.get_backend() == "nccl" else None
 
@@ -73,6 +75,8 @@ class Ranks:
         error: Exception | None = None
         try:
             yield total
+            if self._signals is not None:
+                self._signals.watch()
         except Exception as found:
             error = found
         total[:] = self.agree(doing, error, total)
@@ -85,7 +89,26 @@ class Ranks:
         except Exception as found:
             if self.size == 1:
                 raise
-            self._noted = self._noted or found
+            self._note(found)
+
+    @contextmanager
+    def noting_signals(self) -> Iterator[None]:
+        """A block in which a worker process that dies is told at the next meeting, in whatever line this rank then is.
+
+        A rank alone has nobody to meet: it raises at once, as torch does.
+        """
+        if self.size == 1:
+            yield
+            return
+        self._signals = KeptSignals(self._note)
+        try:
+            yield
+        finally:
+            self._signals.leave()
+            self._signals = None
+
+    def _note(self, error: Exception) -> None:
+        self._noted = self._noted or error
 
     def agree(self, doing: str, error: Exception | None = None, numbers: Sequence[float] = ()) -> list[float]:
         """Meet: sum numbers over all ranks (float64), or raise on all of them if any brings an error (see :meth:`together`)."""

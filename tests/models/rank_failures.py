@@ -51,6 +51,19 @@ def kill_worker(batch: Any) -> Any:
     return batch
 
 
+def kill_in_collective() -> None:
+    """From now on, the first collective of this rank that finds a worker process kills it, and goes on some time after."""
+    collective = dist.all_reduce
+
+    def all_reduce(*args: Any, **kwargs: Any) -> Any:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            time.sleep(0.3)  # in which the signal is handled; a worker that somebody waited for would give none
+        return collective(*args, **kwargs)
+
+    dist.all_reduce = all_reduce
+
+
 def slow(model: Any) -> float:
     """A validation that takes longer than the group's time-out."""
     time.sleep(3.0)
@@ -89,6 +102,10 @@ def fail(rank: int, world_size: int, folder: Path, case: str) -> None:
                 data[-1] ^= 1
                 path.write_bytes(bytes(data))
         parts = HASPData.open(own)
+    elif case == "worker in a collective":
+        loading |= {"num_workers": 1, "multiprocessing_context": "fork"}
+        if rank == 1:
+            kill_in_collective()
     elif case == "worker":
         loading |= {"num_workers": 1, "multiprocessing_context": "fork", "transform": kill_worker if rank == 1 else None}
     fit(small_model(parts), small_loader(parts, **loading), objective, progress=False, **options)

@@ -40,8 +40,9 @@ def test_a_corrupt_part_of_one_rank_stops_all(tmp_path: Path) -> None:
     assert "so all stop: rank 1: " in first["text"] and "copy1/part-" in first["text"]
 
 
-def test_a_worker_process_that_dies_stops_all(tmp_path: Path) -> None:
-    first, second = run_failing("worker", 2, tmp_path)
+@pytest.mark.parametrize("case", ["worker", "worker in a collective"])
+def test_a_worker_process_that_dies_stops_all(case: str, tmp_path: Path) -> None:
+    first, second = run_failing(case, 2, tmp_path)
     assert first is not None and second is not None
     assert first["text"] == second["text"] and "rank 1: RuntimeError: DataLoader worker" in first["text"]
     assert max(first["seconds"], second["seconds"]) < LIMIT / 2
