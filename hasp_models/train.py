@@ -60,6 +60,10 @@ class Fit:
     stopped: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def place(self) -> dict[str, int]:
+        """Where it is, for a log."""
+        return {"epoch": self.epoch, "step": self.step}
+
     def end(self, value: float | None, seconds: float, patience: int | None) -> bool:
         """Close an epoch: count it, add its row, decide whether to stop. Returns whether it is the best so far."""
         self.epoch += 1
@@ -160,8 +164,7 @@ def fit(
             ranks.on_first("saving the checkpoint", logger.saving(task, run.epoch, run.step, within=run.weight > 0))
 
     logger.begin(ranks, run.step, epoch=run.epoch, epochs=epochs, **_about(model, loader, settings, ranks, device))
-    telling, bars = logger.telling(lambda: {"epoch": run.epoch, "step": run.step}), Bar(quiet=not progress or ranks.rank > 0)
-    with ranks.noting_signals(), telling, bars as bar:
+    with ranks.noting_signals(), logger.telling(run.place), Bar(quiet=not progress or ranks.rank > 0) as bar:
         while run.epoch < epochs and not run.stopped:
             begin = time.perf_counter()
             with ranks.together(f"opening epoch {run.epoch + 1}"):
