@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.graphs import Planted, planted
-from hasp.csr import symmetric_csr
+from hasp.csr import linked_nodes, symmetric_csr
 from hasp.cut import check_csr
 from hasp.errors import HaspError
 from hasp.split import split
@@ -126,7 +126,5 @@ def _eels(graph: str, entity: Sequence[str], eel: Sequence[str]) -> tuple[Ints, 
 
 
 def _clean(source: Any, target: Any, n: int) -> tuple[Ints, Ints]:
-    linked = np.zeros(n, dtype=np.bool_)
-    linked[source[source != target]] = True
-    linked[target[source != target]] = True
-    return symmetric_csr([(source, target, 0, 0)], linked)
+    lists = [(source, target, 0, 0)]
+    return symmetric_csr(lists, linked_nodes(lists, n))

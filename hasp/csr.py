@@ -14,7 +14,7 @@ from hasp.kernels import csr as kernel
 from hasp.parallel import blocks, run, run_in_turn
 from hasp.scratch import MEMORY, Scratch
 
-__all__ = ["EdgeList", "symmetric_csr", "weighted_csr"]
+__all__ = ["EdgeList", "linked_nodes", "symmetric_csr", "weighted_csr"]
 
 Ints = npt.NDArray[np.integer[Any]]
 Int64s = npt.NDArray[np.int64]
@@ -28,6 +28,25 @@ _BLOCK = 1 << 18  # edges of a task, unless that makes more than _MOST_TASKS
 _MOST_TASKS = 16
 _GROUP = 1 << 17  # entries of the buckets that are sorted as one task
 _CHUNK = (64, 512)  # entries of a chunk: powers of two
+
+
+def linked_nodes(lists: Sequence[EdgeList], n: int, threads: int = 0) -> npt.NDArray[np.bool_]:
+    """Which of ``n`` nodes have a neighbour, bool ``[n]``: a self-loop links nothing.
+
+    Args:
+        lists: their nodes are numbered one type after the other, in ``0..n-1``.
+        n: nodes of all types.
+        threads: never changes the result: all that a thread writes is ``True``.
+    """
+    mark = np.zeros(n, dtype=np.bool_)
+
+    def look(block: tuple[int, int, int]) -> None:
+        which, low, high = block
+        src, dst, src_first, dst_first = lists[which]
+        kernel.mark_linked(src[low:high], dst[low:high], src_first, dst_first, mark)
+
+    run(look, [(which, low, high) for which, (src, *_) in enumerate(lists) for low, high in blocks(src.size)], threads)
+    return mark
 
 
 def symmetric_csr(

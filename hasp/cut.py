@@ -15,7 +15,7 @@ from hasp.backends import BACKENDS, Task, choose
 from hasp.backends.slices import slices
 from hasp.backends.task import edge_cut
 from hasp.config import number, whole
-from hasp.csr import symmetric_csr, weighted_csr
+from hasp.csr import linked_nodes, symmetric_csr, weighted_csr
 from hasp.errors import HaspError
 from hasp.fill import fill
 from hasp.needs import BACKEND_BYTES
@@ -83,9 +83,7 @@ def partition(
     if streamed and num_parts > 1:  # edges are read where they are
         return BACKENDS["stream"](Task(ptr, idx, num_parts, weight, None, imbalance, seed, threads))
     row = np.repeat(np.arange(n, dtype=np.int32), np.diff(ptr))
-    linked_mask = np.zeros(n, dtype=np.bool_)
-    linked_mask[row[row != idx]] = True
-    linked_mask[idx[row != idx]] = True
+    linked_mask = linked_nodes([(row, idx, 0, 0)], n, threads)
     linked = np.flatnonzero(linked_mask)
     edge_w = None
     if edge_weight is None:

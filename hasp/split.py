@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hasp.csr import symmetric_csr, weighted_csr
+from hasp.csr import linked_nodes, symmetric_csr, weighted_csr
 from hasp.errors import HaspError
 from hasp.graph import Graph
-from hasp.parallel import blocks
 from hasp.schema import Roles
 from hasp.scratch import MEMORY, Scratch
 
@@ -72,20 +71,12 @@ def split(graph: Graph, roles: Roles, weight: str = "", threads: int = 0, scratc
     """
     offsets = entity_offsets(graph, roles)
     total = sum(graph.num_nodes[t] for t in roles.entity)
-    pairs = [(e, graph.edges[e][0].numpy(), graph.edges[e][1].numpy()) for e in roles.eel]
-    mark = np.zeros(total, dtype=np.bool_)
-    for edge_type, all_src, all_dst in pairs:
-        first, second = (mark[offsets[edge_type[i]] :][: graph.num_nodes[edge_type[i]]] for i in (0, 2))
-        for low, high in blocks(all_src.size):
-            src, dst = all_src[low:high], all_dst[low:high]
-            # A self-loop links nothing: an entity that has no other EEL counts as unlinked.
-            links = src != dst if edge_type[0] == edge_type[2] else slice(None)
-            first[src[links]] = True
-            second[dst[links]] = True
+    ends = {e: (graph.edges[e][0].numpy(), graph.edges[e][1].numpy()) for e in roles.eel}
+    lists = [(src, dst, offsets[e[0]], offsets[e[2]]) for e, (src, dst) in ends.items()]
+    mark = linked_nodes(lists, total, threads)
     linked = np.flatnonzero(mark)
     if linked.size > np.iinfo(np.int32).max:
         raise HaspError(f"at most 2**31 - 1 entities may have EELs, got {linked.size:,}; partition elsewhere, pass node_part=")
-    lists = [(src, dst, offsets[e[0]], offsets[e[2]]) for e, src, dst in pairs]
     if not weight or not lists:
         return EelGraph(linked, total, *symmetric_csr(lists, mark, threads, scratch), None)
     weights = [_weights(graph, edge_type, weight) for edge_type in roles.eel]

@@ -11,7 +11,6 @@ from strategies import cases, num_parts_for
 
 import hasp.bucket
 import hasp.csr
-import hasp.split
 from hasp import BuildConfig, HASPData
 from hasp.build import build
 from hasp.parallel import blocks
@@ -79,7 +78,7 @@ def test_6_blocks_of_any_size(build_, seed):
     """A graph that is cut into many blocks for the threads gives the tensors of one that is not."""
     case, num_parts = build_
     with built(case, num_parts, seed=seed) as whole, pytest.MonkeyPatch.context() as patch:
-        for module in (hasp.csr, hasp.split, hasp.bucket):
+        for module in (hasp.csr, hasp.bucket):
             patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
         patch.setattr(hasp.csr.kernel, "SHIFT", 1)
         with built(case, num_parts, seed=seed, threads=3) as pieces:

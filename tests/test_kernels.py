@@ -47,6 +47,19 @@ def test_rank_words(mark):
     same((ours, theirs))
 
 
+@given(st.data(), st.integers(1, 9), st.integers(1, 9), st.booleans(), IDS, st.integers(1, 3))
+def test_mark_linked(draws, left, right, same_type, dtype, threads):
+    """Both ends of what is no self-loop, in one numbering over two types or one; never a node of another type."""
+    right, gap = (left, 0) if same_type else (right, draws.draw(st.integers(0, 70)))
+    first = 3, 3 if same_type else 3 + left + gap
+    pairs = draws.draw(st.lists(st.tuples(st.integers(0, left - 1), st.integers(0, right - 1)), max_size=20))
+    src, dst = (np.array([p[i] for p in pairs], dtype) for i in (0, 1))
+    ours, theirs = np.zeros((2, first[1] + right + 2), np.bool_)
+    csr.mark_linked(src, dst, *first, ours)
+    slow_csr.mark_linked(src, dst, *first, theirs)
+    same((ours, theirs), (ours, hasp.csr.linked_nodes([(src, dst, *first)], ours.size, threads)))
+
+
 @given(st.data(), st.integers(1, 150), st.integers(0, 3), IDS, st.sampled_from([np.uint32, np.uint64]), st.booleans())
 def test_entries(draws, nodes, row_bits, dtype, kind, weighted):
     """Numbers anew, goes to its bucket's chunk and comes back in the order of the edges, over blocks of any size."""

@@ -23,7 +23,6 @@ import hasp.bucket
 import hasp.csr
 import hasp.graph
 import hasp.scratch
-import hasp.split
 from hasp import BuildConfig, Graph, HASPData, memory
 from hasp.build import build
 from hasp.errors import HaspError
@@ -43,7 +42,7 @@ def tiny(monkeypatch):
 
 
 def make_tiny(patch):
-    for module in (hasp.csr, hasp.split, hasp.bucket, hasp.blocks):
+    for module in (hasp.csr, hasp.bucket, hasp.blocks):
         patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
     patch.setattr(hasp.csr.kernel, "SHIFT", 1)
     patch.setattr(hasp.graph, "_STEP", 5)

@@ -41,8 +41,8 @@ class Settings:
     pieces: int = 16
     tries: int = 4
     cheap: int = 10
-    share: int = 28
-    degree: int = 12
+    share: int = 112
+    degree: int = 24
 
 
 def multilevel(task: Task, settings: Settings | None = None) -> Int32s:

@@ -38,10 +38,10 @@ def refine(level: Level, part: Int32s, task: Task, depth: int, crew: Crew) -> In
     _sweeps(level, part, load, most, enough, crew)
     tries, patience = 3, 30
     for attempt in range(tries):
-        seeds = _boundary(level, part, crew)
+        seeds, cut = _boundary(level, part, crew)
         if n > FINE and seeds.size > _SHORT_BOUNDARY * n:
             # Communities leave little to find, at the price of everything else; without them sweeps alone are 5 % off.
-            if cut_weight(level, part, crew) < _POOR_CUT * total:
+            if cut < _POOR_CUT * total:
                 break
             tries, patience = 1, 15
         if attempt >= tries or seeds.size == 0:
@@ -82,24 +82,21 @@ def _sweeps(level: Level, part: Int32s, load: Int64s, most: int, enough: float, 
             break
 
 
-def _boundary(level: Level, part: Int32s, crew: Crew) -> Int32s:
+def _boundary(level: Level, part: Int32s, crew: Crew) -> tuple[Int32s, int]:
+    """The nodes beside another part, ascending, and the weight of the entries between two parts."""
     mark = np.empty(level.num_nodes, dtype=np.bool_)
 
-    def look(block: tuple[int, int]) -> None:
+    def look(block: tuple[int, int]) -> int:
         low, high = block
-        kernel.boundary(level.indptr, level.indices, part, low, high, mark[low:high])
+        return int(kernel.boundary(*level.arrays[:3], part, low, high, mark[low:high]))
 
-    crew.run(look, [block for todo in rounds(level.num_nodes) for block in todo])
-    return np.flatnonzero(mark).astype(np.int32)
+    cut = sum(crew.run(look, [block for todo in rounds(level.num_nodes) for block in todo]))
+    return np.flatnonzero(mark).astype(np.int32), cut
 
 
 def cut_weight(level: Level, part: Int32s, crew: Crew) -> int:
     """Weight of the entries between two parts: twice the cut."""
-
-    def look(block: tuple[int, int]) -> int:
-        return int(kernel.cut_entries(*level.arrays[:3], part, *block))
-
-    return sum(crew.run(look, [block for todo in rounds(level.num_nodes) for block in todo]))
+    return _boundary(level, part, crew)[1]
 
 
 def balanced(level: Level, part: Int32s, load: Int64s, most: int) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["SHIFT", "count_distinct", "gather_entries", "rank_words", "scatter_entries", "sum_repeats", "write_rows"]
+__all__ = [
+    "SHIFT",
+    "count_distinct",
+    "gather_entries",
+    "mark_linked",
+    "rank_words",
+    "scatter_entries",
+    "sum_repeats",
+    "write_rows",
+]
 
 SHIFT = 12
 """A bucket has ``2**SHIFT`` rows, or fewer where a number then has 32 bits, or more where there would be too many buckets."""
@@ -28,6 +37,17 @@ def _ones(word: Any) -> Any:
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+@njit
+def mark_linked(src: Any, dst: Any, src_first: int, dst_first: int, mark: Any) -> None:
+    """Set ``mark`` (bool ``[n]``) at both ends of each edge, ``src + src_first`` and ``dst + dst_first``; not of self-loops."""
+    for i in range(src.size):
+        s = np.uint64(src[i]) + np.uint64(src_first)
+        d = np.uint64(dst[i]) + np.uint64(dst_first)
+        if s != d:  # a self-loop links nothing
+            mark[s] = True
+            mark[d] = True
 
 
 @njit

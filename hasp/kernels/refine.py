@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["best_move", "boundary", "commit_moves", "cut_entries", "propose_moves", "rebalance", "search"]
+__all__ = ["best_move", "boundary", "commit_moves", "propose_moves", "rebalance", "search"]
 
 njit: Any = numba.njit(nogil=True, cache=True)
 
@@ -101,28 +101,18 @@ def commit_moves(
 
 
 @njit
-def boundary(indptr: Any, indices: Any, part: Any, low: int, high: int, out: Any) -> int:
-    """Which nodes of ``low..high-1`` have a neighbour in another part: bool ``out`` ``[high - low]``; how many."""
-    found = 0
-    for v in range(low, high):
-        out[v - low] = False
-        for e in range(indptr[v], indptr[v + 1]):
-            if part[indices[e]] != part[v]:
-                out[v - low] = True
-                found += 1
-                break
-    return found
-
-
-@njit
-def cut_entries(indptr: Any, indices: Any, edge_weight: Any, part: Any, low: int, high: int) -> Any:
-    """Weight of the entries of rows ``low..high-1`` whose ends lie in different parts."""
+def boundary(indptr: Any, indices: Any, edge_weight: Any, part: Any, low: int, high: int, out: Any) -> Any:
+    """Which nodes of ``low..high-1`` have a neighbour in another part, bool ``out`` ``[high - low]``; the weight of the entries
+    of these rows whose ends lie in different parts.
+    """
     weighted = edge_weight.size > 0
     total = np.int64(0)
     for v in range(low, high):
+        mine, before = part[v], total
         for e in range(indptr[v], indptr[v + 1]):
-            if part[indices[e]] != part[v]:
+            if part[indices[e]] != mine:
                 total += edge_weight[e] if weighted else 1
+        out[v - low] = total > before
     return total
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hasp.errors import HaspError
@@ -57,6 +57,7 @@ def slow(co: list, weak: list, told: set, direct: float, shared: float, content:
 
 @settings(deadline=None)
 @given(PAIRS, PAIRS, TOLD, WEIGHTS, WEIGHTS, st.sampled_from([0.3, 1.0]), st.sampled_from([1.0, 2.0]), WEIGHTS)
+@example([(0, 1, 0.5)], [], set(), 2.0, 0.0, 0.3, 1.0, 0.0)  # links alone say something
 def test_the_formula(
     co: list, weak: list, told: set, direct: float, shared: float, content: float, power: float, own: float
 ) -> None:

@@ -29,6 +29,12 @@ def weights(pairs, values):
     return out
 
 
+def mark_linked(src, dst, src_first, dst_first, mark):
+    for s, d in zip(src.tolist(), dst.tolist(), strict=True):
+        if s + src_first != d + dst_first:
+            mark[s + src_first] = mark[d + dst_first] = True
+
+
 def rank_words(mark, words):
     """Twin of the kernel of this name."""
     for w in range(len(words) // 2):
