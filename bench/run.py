@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.measure import CLOCK
+from bench.measure import CLOCK, touch_memory
 from bench.table import Table
 
 __all__ = ["BENCHES", "in_words", "last", "machine", "main", "remember", "show", "write_tables"]
@@ -92,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     where = machine()
     print(in_words(where))
+    if given.size != "small" and not set(given.names) <= set(DRAWN):
+        print(f"{touch_memory() / 1e9:.1f} GB of memory touched")
     for name in given.names or BENCHES:
         if name in DRAWN:
             drawn = last(given.results, name)
