@@ -36,6 +36,7 @@ class Blocks:
         buckets: per edge type with an entity end, in the graph's order.
         scratch: where arrays go that are as long as an edge type.
         ordered: (node type, attribute) -> its rows in the layout's order, of attributes that are large for the memory.
+        threads: for the cut; never changes the result.
     """
 
     graph: Graph
@@ -44,6 +45,7 @@ class Blocks:
     buckets: Mapping[EdgeType, Buckets]
     scratch: Scratch = MEMORY
     ordered: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
+    threads: int = 0
 
     @classmethod
     def make(cls, graph: Graph, roles: Roles, layout: Layout, threads: int = 0, scratch: Scratch = MEMORY) -> Blocks:
@@ -63,7 +65,7 @@ class Blocks:
             for k, v in graph.node_attrs.get(t, {}).items()
             if scratch.folder is not None and is_large(v)
         }
-        return cls(graph, roles, layout, {e: found[e] for e in owned}, scratch, ordered)
+        return cls(graph, roles, layout, {e: found[e] for e in owned}, scratch, ordered, threads)
 
     def part(self, part_id: int) -> Part:
         """What one part owns: its entities, and its edges sorted by destination, with their attributes."""
@@ -100,11 +102,9 @@ class Blocks:
 
     def cut(self) -> Part:
         """The entity-entity edges between two parts, grouped by (part of the source, part of the destination)."""
-        edges = {}
-        for edge_type, buckets in self.buckets.items():
-            if self.roles.edges[edge_type] in ("eel", "entity-entity"):
-                edges[edge_type] = self._with_attrs(edge_type, self._cut_edges(edge_type, buckets))
-        return Part(CUT, {}, edges)
+        types = [e for e in self.buckets if self.roles.edges[e] in ("eel", "entity-entity")]
+        found = run(lambda e: self._with_attrs(e, self._cut_edges(e, self.buckets[e])), types, self.threads)
+        return Part(CUT, {}, dict(zip(types, found, strict=True)))
 
     def _cut_edges(self, edge_type: EdgeType, buckets: Buckets) -> Edges:
         src, dst, e_id = buckets.cut()
