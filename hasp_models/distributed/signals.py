@@ -24,7 +24,8 @@ class KeptSignals:
     """
 
     def __init__(self, keep: Callable[[Exception], None]) -> None:
-        self._keep = keep
+        self._keep: Callable[[Exception], None] | None = keep
+        self._mine: Any = None
         self._behind: Any = None
         self._here = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
 
@@ -33,18 +34,23 @@ class KeptSignals:
         if not self._here:
             return
         now = signal.getsignal(signal.SIGCHLD)
-        if callable(now) and now != self._handle:
-            self._behind = now
-            signal.signal(signal.SIGCHLD, self._handle)
+        if not callable(now) or now is self._mine:
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            try:
+                now(number, frame)
+            except Exception as error:
+                if self._keep is None:
+                    raise
+                self._keep(error)
+
+        # A function of its own each time: what was set meanwhile may call the one before, which must not call it back.
+        self._mine, self._behind = handle, now
+        signal.signal(signal.SIGCHLD, handle)
 
     def leave(self) -> None:
-        """Put the handler back."""
-        if self._here and self._behind is not None and signal.getsignal(signal.SIGCHLD) == self._handle:
+        """Put the handler back, or at least keep nothing from now on."""
+        if self._here and self._mine is not None and signal.getsignal(signal.SIGCHLD) is self._mine:
             signal.signal(signal.SIGCHLD, self._behind)
-        self._behind = None
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        try:
-            self._behind(number, frame)
-        except Exception as error:
-            self._keep(error)
+        self._keep = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from train_graphs import small_parts
 
 from hasp.errors import HaspError
 from hasp_models.distributed.ranks import Ranks
+from hasp_models.distributed.signals import KeptSignals
 
 CASES = {
     "objective": ("HaspError", "step 3 failed on 1 of {n} ranks, so all stop: rank 1: KeyError: 'no such thing'"),
@@ -46,6 +48,32 @@ def test_a_worker_process_that_dies_stops_all(case: str, tmp_path: Path) -> None
     assert first is not None and second is not None
     assert first["text"] == second["text"] and "rank 1: RuntimeError: DataLoader worker" in first["text"]
     assert max(first["seconds"], second["seconds"]) < LIMIT / 2
+
+
+def test_errors_of_signals_are_kept_while_asked_for() -> None:
+    kept: list[Exception] = []
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def failing(*_: object) -> None:
+        raise KeyError("first")
+
+    try:
+        signal.signal(signal.SIGCHLD, failing)
+        signals = KeptSignals(kept.append)
+        signals.watch()
+        signals.watch()
+        signal.raise_signal(signal.SIGCHLD)
+        ours = signal.getsignal(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, lambda *a: ours(*a))  # type: ignore[operator, misc]
+        signals.watch()  # before one that calls the one before
+        signal.raise_signal(signal.SIGCHLD)
+        assert [str(e) for e in kept] == ["'first'"] * 2
+        signals.leave()
+        with pytest.raises(KeyError, match="first"):
+            signal.raise_signal(signal.SIGCHLD)
+        assert len(kept) == 2
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
