@@ -33,6 +33,13 @@ def test_memory_of_a_process_that_was_started_counts():
     assert held.bytes is None or held.bytes < 200e6
 
 
+def test_memory_is_touched_up_to_half_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(measure, "available_memory", lambda: 3 << 20)
+    assert measure.touch_memory(1 << 20) == 1 << 20 and measure.touch_memory() == 3 << 19
+    monkeypatch.setattr(measure, "available_memory", lambda: None)
+    assert measure.touch_memory() == 0
+
+
 def test_planted_graph_is_deterministic_and_has_the_mixing_that_was_asked_for():
     spec = Planted(3_000, 20_000, seed=5)
     src, dst, community = planted(spec)
