@@ -31,8 +31,8 @@ class Settings:
         pieces: clusters that a part can be made of, at least: bounds their weight.
         tries: seeds for METIS where the coarsest level has ``cheap`` times fewer edges than the first.
         cheap: see ``tries``.
-        share: METIS is given at most one in so many of the edges (a sample, where the coarsest level has more), for its time and
-            memory,
+        share: METIS is given at most one in so many of the edges (a sample, where the coarsest level has more), for its
+            time and memory,
         degree: but at least this many entries per node.
     """
 
