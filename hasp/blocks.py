@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hasp.bucket import Buckets, bucket_edges, sort_by_destination, sort_cut
+from hasp.bucket import Buckets, bucket_edges, row_type, sort_by_destination, sort_cut
 from hasp.graph import Graph
 from hasp.layout import Layout
 from hasp.parallel import blocks, cores, run
@@ -87,8 +87,8 @@ class Blocks:
             rows = int(where.ptr[part_id + 1] - where.ptr[part_id])
             size += rows * (where.n_id.itemsize + _row_bytes(self.graph.node_attrs.get(node_type, {})))
         for edge_type, buckets in self.buckets.items():
-            ends = np.promote_types(buckets.ends[0].dtype, buckets.ends[1].dtype).itemsize
-            width = 2 * ends + buckets.e_id.itemsize + _row_bytes(self.graph.edge_attrs.get(edge_type, {}))
+            ids = 2 * buckets.row_type.itemsize + np.dtype(buckets.id_type).itemsize
+            width = ids + _row_bytes(self.graph.edge_attrs.get(edge_type, {}))
             size += int(buckets.counts[part_id]) * width
         return size
 
@@ -155,13 +155,13 @@ def group_cut(src: Any, dst: Any, e_id: Any, pair: Any, num_parts: int, scratch:
     """
     todo = blocks(e_id.size)
     order = sort_cut(pair, dst, num_parts * num_parts, scratch)
-    index = scratch.empty((2, e_id.size), src.dtype)
+    index = scratch.empty((2, e_id.size), row_type(src, dst))
     ids = scratch.empty(e_id.size, e_id.dtype)
     firsts, keys_of, last = [np.empty(0, np.int64)], [np.empty(0, np.int32)], -1
     for low, high in todo:
         rows = order[low:high]
         for values, out in ((src, index[0]), (dst, index[1]), (e_id, ids)):
-            np.take(values, rows, out=out[low:high], mode="clip")
+            out[low:high] = values.take(rows, mode="clip")
         sorted_pair = pair[rows]
         begins = np.flatnonzero(np.diff(sorted_pair, prepend=last))
         firsts.append(begins + low)

@@ -52,8 +52,8 @@ class Needs(NamedTuple):
     """Bytes of a build into a folder: memory if everything is held there; memory and disk of one with scratch files.
 
     The larger of two stages, which do not overlap. Partitioning: making the CSR of the EELs, or the CSR and the partitioner.
-    Writing: (source, destination, e_id) of every edge with an entity end grouped by part, and two parts with their attributes,
-    or the cut being sorted. Beside both: number, part and row of every entity.
+    Writing: every edge with an entity end, grouped by part, and two parts with their attributes, or the cut being
+    sorted. Beside both: number, part and row of every entity.
 
     Attributes:
         memory: if everything is held in memory, beside the input.
@@ -78,7 +78,7 @@ class Needs(NamedTuple):
         own = links * (BACKEND_BYTES.get(backend, BACKEND_BYTES["metis"]) if num_parts > 1 else 0)
         # The weights, then a CSR of int64 neighbours and weights that stays in memory.
         making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
-        buckets = bucket_bytes(graph, roles)
+        buckets = bucket_bytes(graph, roles, num_parts)
         cut = 0 if num_parts == 1 else stored * CUT_BYTES // (1 if backend in ("random", "hash") else 2)
         fixed = BASE_BYTES + entities * ENTITY_BYTES
         memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))

@@ -30,9 +30,9 @@ def writers(threads: int = 0) -> int:
     return threads if threads > 0 else cores() + 1
 
 
-def blocks(n: int, size: int = 1 << 20, most: int = 256) -> list[tuple[int, int]]:
-    """Cut ``range(n)`` into at most ``most`` ranges of at least ``size`` (but the last)."""
-    size = max(size, -(-n // most))
+def blocks(n: int, size: int = 1 << 20, most: int = 256, step: int = 1) -> list[tuple[int, int]]:
+    """Cut ``range(n)`` into at most ``most`` ranges of at least ``size`` and of a multiple of ``step`` (but the last)."""
+    size = -(-max(size, -(-n // most)) // step) * step
     return [(start, min(start + size, n)) for start in range(0, n, size)]
 
 

@@ -91,10 +91,20 @@ def input_bytes(graph: Graph) -> int:
     return sum(t.numel() * t.element_size() for t in owned)
 
 
-def bucket_bytes(graph: Graph, roles: Roles) -> int:
-    """Bytes of all edges with an entity end while they are grouped by part: (source, destination, e_id), without attributes."""
+def bucket_bytes(graph: Graph, roles: Roles, num_parts: int) -> int:
+    """Bytes of all edges with an entity end while they are grouped by part (:class:`hasp.bucket.Buckets`), without attributes.
+
+    Parts are taken to hold at most twice the mean of the entities.
+    """
     owned = [e for e in graph.edges if in_parts(e, roles)]
-    return sum(graph.num_edges(e) * _stored_ids(graph, roles, e) for e in owned)
+    bucket = 1 if num_parts < 2**8 else 2
+
+    def end(node_type: str) -> int:
+        count = graph.num_nodes[node_type]
+        most = min(count, 2 * count // num_parts) if roles.nodes[node_type] == "entity" else count
+        return 2 if most <= 1 << 16 else id_dtype(most).itemsize
+
+    return sum(graph.num_edges(e) * (end(e[0]) + end(e[2]) + 2 + bucket) for e in owned)
 
 
 def stored_bytes(graph: Graph, roles: Roles) -> int:

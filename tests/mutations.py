@@ -99,8 +99,8 @@ MUTATIONS = [
         "tests/test_auto.py::test_6_free_memory_decides_no_byte",
     ),
     Mutation(
-        "6 (blocks)", "hasp/kernels/bucket.py", "        out_other[at] = other[i]\n        e_id[at] = first + i\n",
-        "        out_other[at] = other[i]\n        e_id[at] = i\n", f"{BYTES}::test_6_blocks_of_any_size",
+        "6 (blocks)", "hasp/kernels/bucket.py", "        out_other[at] = other[i]\n        low_id[at] = first + i\n",
+        "        out_other[at] = other[i]\n        low_id[at] = i\n", f"{BYTES}::test_6_blocks_of_any_size",
     ),
     Mutation(
         "6 (disk)", "hasp/store/read.py", "ordered = {name: tensors[name] for name in names}",

@@ -79,7 +79,8 @@ def test_6_blocks_of_any_size(build_, seed):
     case, num_parts = build_
     with built(case, num_parts, seed=seed) as whole, pytest.MonkeyPatch.context() as patch:
         for module in (hasp.csr, hasp.bucket):
-            patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
+            patch.setattr(module, "blocks", lambda n, *_, **__: blocks(n, 2, 256, 2))
+        patch.setattr(hasp.bucket, "_SLICE", 2)
         patch.setattr(hasp.csr.kernel, "SHIFT", 1)
         with built(case, num_parts, seed=seed, threads=3) as pieces:
             _same_store(whole.store, pieces.store)

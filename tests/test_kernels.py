@@ -140,8 +140,8 @@ def test_both_ends(draws, num_parts, dtype, step, small):
     fast_id, slow_id = np.full((2, src.size), -7, np.int32)
     for low in cuts:
         block = (src[low : low + step], dst[low : low + step], found[low : low + step])
-        bucket.place_both(*block, a_local, b_local, low, fast_cursor, fast_out, fast_id)
-    slow_bucket.place_both(src, dst, found, a_local, b_local, 0, slow_cursor, slow_out, slow_id)
+        bucket.place_both(*block, a_local, b_local, low, fast_cursor, *fast_out, fast_id)
+    slow_bucket.place_both(src, dst, found, a_local, b_local, 0, slow_cursor, *slow_out, slow_id)
     same((fast_out, slow_out), (fast_id, slow_id), (fast_cursor, slow_cursor))
     cursor, naive_cursor = (np.cumsum(ours) - ours for _ in range(2))
     where, naive_where = np.full((2, src.size), -7, np.int64)
@@ -177,6 +177,17 @@ def test_one_end(draws, num_parts, dtype, step):
         bucket.where(found[low : low + step], cursor, where[low : low + step])
     slow_bucket.where(found, naive_cursor, naive_where)
     same((where, naive_where), (cursor, fast_cursor), (fast_out[2][where], np.arange(end.size, dtype=np.int32)))
+
+
+@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=9), IDS, st.sampled_from([4, 40_000, 2**16]))
+def test_whole_ids(slices, dtype, size):
+    """The low bits of ids, and how many are in each slice, give the ids."""
+    ids = [size * s + i for s, some in enumerate(slices) for i in sorted(some)]
+    low, counts = np.array([i % 2**16 for i in ids], np.uint16), np.array([len(some) for some in slices], np.int32)
+    ours, theirs = np.full((2, len(ids)), -7, dtype)
+    bucket.whole_ids(low, counts, size, ours)
+    slow_bucket.whole_ids(low, counts, size, theirs)
+    same((ours, theirs), (ours, np.array(ids, dtype)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40), IDS)

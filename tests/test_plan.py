@@ -255,7 +255,7 @@ def test_weights_and_partitioners_have_their_own_need_of_memory(monkeypatch):
     graph = a_graph()
     roles = roles_of(graph)
     needs = {b: plan(graph, roles, num_parts=4, backend=b).peak_build_bytes for b in ("metis", "multilevel", "random")}
-    assert needs["metis"] > needs["multilevel"] > needs["random"]
+    assert needs["metis"] > needs["multilevel"] >= needs["random"]  # making the CSR may take the most
     assert plan(graph, roles, num_parts=4).peak_build_bytes == needs["metis"]  # auto: few EELs
     monkeypatch.setattr("hasp.backends.auto.LARGE", 1000)
     chosen = plan(graph, roles, num_parts=4)

@@ -43,7 +43,8 @@ def tiny(monkeypatch):
 
 def make_tiny(patch):
     for module in (hasp.csr, hasp.bucket, hasp.blocks):
-        patch.setattr(module, "blocks", lambda n, *_: blocks(n, 2, 256))
+        patch.setattr(module, "blocks", lambda n, *_, **__: blocks(n, 2, 256, 2))
+    patch.setattr(hasp.bucket, "_SLICE", 2)
     patch.setattr(hasp.csr.kernel, "SHIFT", 1)
     patch.setattr(hasp.graph, "_STEP", 5)
     patch.setattr("hasp.sizes.LARGE", -1)  # every attribute is put in the order of the parts

@@ -214,7 +214,7 @@ class SpreadBlocks(Blocks):
     def _cut_of(self, edge_type: EdgeType, windows: list[Window]) -> Edges:
         own = self.buckets[edge_type]
         empty = {k: np.empty(0, v.dtype) for k, v in ((tasks.SOURCE, own.ends[0]), (tasks.DESTINATION, own.ends[1]))}
-        empty |= {tasks.EDGE: np.empty(0, own.e_id.dtype), tasks.PAIR: np.empty(0, np.int32)}
+        empty |= {tasks.EDGE: np.empty(0, own.id_type), tasks.PAIR: np.empty(0, np.int32)}
         for name, value in self.graph.edge_attrs.get(edge_type, {}).items():
             empty[name] = np.empty((0, *value.shape[1:]), _numpy(value.dtype))
         rows = [empty, *(read_window(self.spread.root, w)[1] for w in windows)]
@@ -246,7 +246,7 @@ def _counted(graph: Graph, roles: Roles, layout: Layout, edge_type: EdgeType, co
     else:
         num_keys = np.full(layout.num_parts, graph.num_nodes[edge_type[2]], dtype=np.int64)
     ends = (np.empty(0, kinds[0]), np.empty(0, kinds[1]))
-    return Buckets(ends, np.empty(0, numpy_ids(graph.num_edges(edge_type))), ptr, num_keys)
+    return Buckets(ends, np.empty(0, np.uint16), np.empty((0, layout.num_parts + 1), np.int32), ptr, num_keys)
 
 
 def _bounds(graph: Graph, roles: Roles, num_parts: int, workers: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hasp.blocks import pair_of
-from hasp.bucket import Buckets, bucket_edges
+from hasp.bucket import bucket_edges, sort_edges
 from hasp.cluster.columns import Chunk, read
 from hasp.cluster.pieces import Piece, Window, read_window, tensor, write_piece
 from hasp.graph import Graph
@@ -139,7 +139,8 @@ def group_edges(job: EdgeJob, chunk: Chunk, *given: Any) -> tuple[Piece, Piece |
     layout = Layout(job.num_parts, dict(zip(job.ends, given[owners:], strict=True)))
     mini = Graph(job.num_nodes, {job.edge_type: (tensor(src), tensor(dst))})
     buckets = bucket_edges(mini, job.roles, layout, job.edge_type, 1)
-    rows, (inside, total) = buckets.e_id, buckets.ptr[-2:].tolist()
+    rows = np.concatenate([buckets.ids(b) for b in range(job.num_parts + 1)])
+    inside, total = buckets.ptr[-2:].tolist()
     arrays = _taken(attrs, rows)
     arrays |= {SOURCE: buckets.ends[0], DESTINATION: buckets.ends[1]}
     arrays[EDGE] = rows.astype(numpy_ids(job.num_edges)) + numpy_ids(job.num_edges)(chunk.first)
@@ -166,8 +167,7 @@ def write_group(job: GroupJob) -> list[Offer]:
 
 def _edges(arrays: dict[str, Array], num_keys: int) -> Edges:
     src, dst, e_id = (arrays.pop(label) for label in (SOURCE, DESTINATION, EDGE))
-    ptr = np.array([0, e_id.size, e_id.size], np.int64)
-    return Buckets((src, dst), e_id, ptr, np.array([num_keys], np.int64), _attrs(arrays)).edges(0)
+    return sort_edges(src, dst, e_id, num_keys, _attrs(arrays))
 
 
 def _joined(windows: Sequence[tuple[Array, dict[str, Array]]], at: int) -> dict[str, Array]:

@@ -21,6 +21,7 @@ __all__ = [
     "sort_rows",
     "unpack_rows",
     "where",
+    "whole_ids",
 ]
 
 njit: Any = numba.njit(nogil=True, cache=True)
@@ -30,7 +31,7 @@ njit: Any = numba.njit(nogil=True, cache=True)
 def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int, counts: Any, bucket: Any) -> None:
     """Find and count the buckets of a block of edges whose ends are both entities.
 
-    ``counts`` int64 ``[num_parts + 1]`` is added to. ``bucket`` (unsigned, as long as the block) keeps each edge's bucket, so
+    ``counts`` ``[num_parts + 1]`` is added to. ``bucket`` (unsigned, as long as the block) keeps each edge's bucket, so
     that placing need not look both ends up again.
     """
     for i in range(src.size):
@@ -44,26 +45,35 @@ def count_both(src: Any, dst: Any, src_part: Any, dst_part: Any, num_parts: int,
 
 @njit
 def place_both(
-    src: Any, dst: Any, bucket: Any, src_local: Any, dst_local: Any, first: int, cursor: Any, out: Any, e_id: Any
+    src: Any,
+    dst: Any,
+    bucket: Any,
+    src_local: Any,
+    dst_local: Any,
+    first: int,
+    cursor: Any,
+    out_src: Any,
+    out_dst: Any,
+    low_id: Any,
 ) -> None:
     """Scatter a block of edges to its buckets, in order.
 
-    ``cursor`` int64 ``[num_parts + 1]`` is where this block's edges of each bucket begin and is moved on; ``out``
-    ``[2, E]`` gets the local rows and ``e_id`` ``[E]`` the edge ids, the first of which is ``first``.
+    ``cursor`` int64 ``[num_parts + 1]`` is where this block's edges of each bucket begin and is moved on; ``out_src`` and
+    ``out_dst`` ``[E]`` get the local rows and ``low_id`` uint16 ``[E]`` the low bits of the edge ids, the first of which is
+    ``first``.
     """
-    out_src, out_dst = out[0], out[1]
     for i in range(src.size):
         p = np.uint64(bucket[i])
         at = np.uint64(cursor[p])
         cursor[p] += 1
         out_src[at] = src_local[np.uint64(src[i])]
         out_dst[at] = dst_local[np.uint64(dst[i])]
-        e_id[at] = first + i
+        low_id[at] = first + i
 
 
 @njit
 def count_one(end: Any, part: Any, counts: Any, bucket: Any) -> None:
-    """As :func:`count_both` where only ``end`` is an entity. ``counts`` int64 ``[num_parts]``, added to."""
+    """As :func:`count_both` where only ``end`` is an entity. ``counts`` ``[num_parts]``, added to."""
     for i in range(end.size):
         p = np.uint64(part[np.uint64(end[i])])
         bucket[i] = p
@@ -72,7 +82,7 @@ def count_one(end: Any, part: Any, counts: Any, bucket: Any) -> None:
 
 @njit
 def place_one(
-    end: Any, other: Any, bucket: Any, local: Any, first: int, cursor: Any, out_end: Any, out_other: Any, e_id: Any
+    end: Any, other: Any, bucket: Any, local: Any, first: int, cursor: Any, out_end: Any, out_other: Any, low_id: Any
 ) -> None:
     """Scatter a block of edges to the parts of ``end``, in order; ``other`` keeps its global id."""
     for i in range(end.size):
@@ -81,7 +91,7 @@ def place_one(
         cursor[p] += 1
         out_end[at] = local[np.uint64(end[i])]
         out_other[at] = other[i]
-        e_id[at] = first + i
+        low_id[at] = first + i
 
 
 @njit
@@ -91,6 +101,17 @@ def where(bucket: Any, cursor: Any, out: Any) -> None:
         p = bucket[i]
         out[i] = cursor[p]
         cursor[p] += 1
+
+
+@njit
+def whole_ids(low: Any, counts: Any, size: int, out: Any) -> None:
+    """Edge ids from their low 16 bits: ``counts`` of them are in each slice of ``size`` ids, at most 2**16."""
+    at = np.uint64(0)
+    for s in range(counts.size):
+        first = np.int64(s) * size
+        for _ in range(counts[s]):
+            out[at] = first + ((np.int64(low[at]) - first) & 0xFFFF)
+            at += np.uint64(1)
 
 
 @njit

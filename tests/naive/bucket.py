@@ -8,11 +8,11 @@ def count_both(src, dst, src_part, dst_part, num_parts, counts, bucket):
         counts[bucket[i]] += 1
 
 
-def place_both(src, dst, bucket, src_local, dst_local, first, cursor, out, e_id):
+def place_both(src, dst, bucket, src_local, dst_local, first, cursor, out_src, out_dst, low_id):
     """Twin of the kernel of this name."""
     for i, (s, d, b) in enumerate(zip(src, dst, bucket, strict=True)):
         at = cursor[b]
-        out[0, at], out[1, at], e_id[at] = src_local[s], dst_local[d], first + i
+        out_src[at], out_dst[at], low_id[at] = src_local[s], dst_local[d], (first + i) % 2**16
         cursor[b] += 1
 
 
@@ -23,11 +23,11 @@ def count_one(end, part, counts, bucket):
         counts[bucket[i]] += 1
 
 
-def place_one(end, other, bucket, local, first, cursor, out_end, out_other, e_id):
+def place_one(end, other, bucket, local, first, cursor, out_end, out_other, low_id):
     """Twin of the kernel of this name."""
     for i, (v, w, b) in enumerate(zip(end, other, bucket, strict=True)):
         at = cursor[b]
-        out_end[at], out_other[at], e_id[at] = local[v], w, first + i
+        out_end[at], out_other[at], low_id[at] = local[v], w, (first + i) % 2**16
         cursor[b] += 1
 
 
@@ -36,6 +36,12 @@ def where(bucket, cursor, out):
     for i, b in enumerate(bucket):
         out[i] = cursor[b]
         cursor[b] += 1
+
+
+def whole_ids(low, counts, size, out):
+    """Twin of the kernel of this name."""
+    slices = [s for s, count in enumerate(counts) for _ in range(count)]
+    out[:] = [next(i for i in range(s * size, (s + 1) * size) if i % 2**16 == b) for s, b in zip(slices, low, strict=True)]
 
 
 def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
