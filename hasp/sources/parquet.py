@@ -81,11 +81,17 @@ def pyarrow() -> tuple[Any, Any]:
 
 @contextmanager
 def reading(pa: Any, path: Path) -> Iterator[None]:
-    """Turn what pyarrow says of a broken file into one line of :class:`InvalidGraph`."""
+    """Turn what pyarrow says of a broken file into one line of :class:`InvalidGraph`, and what a disk or a store says of
+    a file that it does not give out into one of :class:`HaspError`.
+    """
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, OSError) and (error.errno or type(error) is not OSError):  # pyarrow's own have neither
+            raise HaspError(
+                f"cannot read {path} ({type(error).__name__}: {reason}); check the path, its permissions, and the disk or store"
+            ) from error
         if path.is_dir() and any(word in reason for word in ("parse", "cast", "schema")):
             raise InvalidGraph(
                 f"{path}: the files of one table have columns of one type, but here they differ ({reason}); cast them to one"

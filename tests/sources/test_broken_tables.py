@@ -1,5 +1,6 @@
 """Each broken table gets one line that says where, whether it is read or would be written."""
 
+import errno
 import gzip
 import sys
 from pathlib import Path
@@ -61,6 +62,24 @@ def test_a_folder_that_is_called_a_table(tmp_path: Path) -> None:
     (tmp_path / "nodes/user.csv").mkdir(parents=True)
     with pytest.raises(InvalidGraph, match=r"user\.csv: a table is a file that can be read \(Is a directory\)"):
         read_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("Access Denied"), OSError(errno.EIO, "Input/output error"), FileNotFoundError("gone")]
+)
+def test_what_the_store_refuses_is_no_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "nodes/user.parquet").touch()
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    for name in ("read_table", "ParquetFile"):
+        monkeypatch.setattr(pq, name, refused)
+    with pytest.raises(HaspError, match=r"cannot read .*user\.parquet \(.*check the path, its permissions") as found:
+        read_tables(tmp_path)
+    assert not isinstance(found.value, InvalidGraph)
 
 
 def test_cut_and_foreign_bytes(tmp_path: Path) -> None:
