@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from bench.loader import FANOUT, SEEDS, _catalogue
+from bench.samplers import FANOUT, SEEDS, catalogue
 from bench.table import Table
 from hasp.data import HASPData
 from hasp.load.loader import HASPLoader
@@ -43,7 +43,7 @@ def run(size: str = "full") -> list[Table]:
 
 
 def _compare(titles: int, marks: tuple[float, ...], seeds: int) -> Table:
-    data, label, link = _catalogue(titles)
+    data, label, link = catalogue(titles)
     train, positive, negative = _hold_out(data, link)
     columns = [f"AUC after {mark:g} s" for mark in marks]
     table = Table(

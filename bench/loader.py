@@ -3,19 +3,15 @@
 A batch of one part is views of a memory map, which costs next to nothing until it is read; so each batch is also copied
 once into a staging buffer, as a copy to a GPU would. The floor is a plain ``readinto`` of the same files into such a buffer.
 "Cold" means that the kernel was asked to drop the files from its cache before each pass (``posix_fadvise``).
-
-PyG's samplers, which make a new subgraph for every batch of seeds, are a second table.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,30 +23,27 @@ from bench.graphs import ENTITIES, Planted, hetero
 from bench.measure import CLOCK, clock, interleave, median, ratio, warm_up
 from bench.table import Table
 from hasp.data import HASPData
-from hasp.graph import Graph
 from hasp.load.loader import HASPLoader
 from hasp.load.merge import merge
 from hasp.parallel import cores
-from hasp.schema import EdgeType, Schema
+from hasp.schema import Schema
 from hasp.store.read import FolderStore
 
 __all__ = ["finish", "run"]
 
 SIZES = {
-    "small": (Planted(2_000, 6_000), (8, 4), 8, 2, 2_000),
-    "full": (Planted(1_000_000, 5_000_000), (64, 8), 64, 5, 0),
+    "small": (Planted(2_000, 6_000), (8, 4), 8, 2),
+    "full": (Planted(1_000_000, 5_000_000), (64, 8), 64, 5),
 }
-FANOUT = (10, 10)
-SEEDS = 1024
 
 
 def run(size: str = "full") -> list[Table]:
-    """Both tables."""
-    spec, num_parts, features, repeats, titles = SIZES[size]
+    """Parts of two sizes, from the cache and from the disk."""
+    spec, num_parts, features, repeats = SIZES[size]
     warm_up()
     torch.set_num_threads(1)  # as in every worker of a DataLoader
     try:
-        return [_disk(spec, num_parts, features, repeats), _samplers(titles, repeats)]
+        return [_disk(spec, num_parts, features, repeats)]
     finally:
         torch.set_num_threads(cores())
 
@@ -208,113 +201,6 @@ def _drop(files: list[Path]) -> None:
         os.close(handle)
 
 
-def _samplers(titles: int, repeats: int) -> Table:
-    """Supervision EELs and message edges per second on a catalogue of real size; movies where it is at hand."""
-    data, label, link = _catalogue(titles)
-    table = Table(
-        "samplers",
-        f"Batches for link prediction in memory ({label}; {sum(data[e].num_edges for e in data.edge_types):,} edges)",
-        ("by", "supervision EELs (seeds) per second", "message edges per second", "batches"),
-        notes=[
-            f"PyG's samplers: fan-out {'+'.join(map(str, FANOUT))}, batches of {SEEDS:,}, no workers; NeighborLoader and",
-            "HGTLoader count seed entities. HASPLoader: every EEL of a part supervises, one negative each, or none where no",
-            "supervision is drawn (as our default objective has it). No model runs.",
-        ],
-    )
-    parts = HASPData(data, Schema(entity="title"), num_parts=8, log=False)
-    limit = 4 if titles else 12
-    made: dict[str, Callable[[], Iterable[Any]]] = {
-        f"HASPLoader, {q} of 8 parts per batch": partial(
-            HASPLoader, parts, batch_size=q, edge_label_index=(link, None), neg_sampling="binary"
-        )
-        for q in (1, 4)
-    }
-    made["HASPLoader, 1 of 8 parts per batch, no supervision drawn"] = partial(HASPLoader, parts, batch_size=1)
-    made["the same, ids as stored: no supervision drawn, nothing copied"] = partial(
-        HASPLoader, parts, batch_size=1, index_dtype=None
-    )
-    if importlib.util.find_spec("torch_sparse") is None:
-        table.notes.append("PyG's samplers were left out: they need torch-sparse, which is not installed.")
-    else:
-        made |= _peers(data, link)
-    counted: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
-
-    def clocked(name: str) -> float:
-        loader = iter(made[name]())
-        start = time.perf_counter()
-        seeds = messages = 0
-        for batch in islice(loader, limit):
-            seeds += _seeds(batch, name, link)
-            messages += sum(batch[e].edge_index.size(1) for e in batch.edge_types)
-        elapsed = time.perf_counter() - start
-        counted[name].append((seeds / elapsed, messages / elapsed))
-        return elapsed
-
-    interleave({name: partial(clocked, name) for name in made}, repeats)
-    for name, each in counted.items():
-        table.add(
-            by=name,
-            **{
-                "supervision EELs (seeds) per second": median([a for a, _ in each]),
-                "message edges per second": median([b for _, b in each]),
-            },
-            batches=limit if name in PEERS else f"up to {limit}",
-            runs=each,
-        )
-    finish(table)
-    return table
-
-
 def finish(table: Table) -> None:
-    """Set the batches of the second table beside those of PyG's fastest sampler."""
-    if table.name != "samplers":
-        table.beside = ("share of a plain read",)
-        return
-    column = "message edges per second"
-    peers = [row[column] for row in table.rows if row["by"] in PEERS]
-    table.columns = [c for c in table.columns if c != _TIMES]
-    table.columns.insert(table.columns.index(column) + 1, _TIMES)
-    table.beside = (_TIMES,)
-    for row in table.rows:
-        row[_TIMES] = row[column] / max(peers) if peers else None
-
-
-_TIMES = "edges: times PyG's fastest"
-PEERS = ("LinkNeighborLoader", "NeighborLoader", "HGTLoader")
-
-
-def _seeds(batch: Any, name: str, link: EdgeType) -> int:
-    if "no supervision" in name:
-        return int(batch[link].edge_index.size(1))
-    found = batch[link]
-    if "edge_label" in found:
-        return int((found.edge_label > 0).sum())  # positives
-    return int(batch["title"].batch_size)
-
-
-def _peers(data: Any, link: EdgeType) -> dict[str, Callable[[], Iterable[Any]]]:
-    from torch_geometric.loader import HGTLoader, LinkNeighborLoader, NeighborLoader
-
-    fan, both = list(FANOUT), {"batch_size": SEEDS, "shuffle": True}
-    return {
-        "LinkNeighborLoader": partial(
-            LinkNeighborLoader, data, fan, edge_label_index=(link, None), neg_sampling="binary", **both
-        ),
-        "NeighborLoader": partial(NeighborLoader, data, fan, input_nodes="title", **both),
-        "HGTLoader": partial(HGTLoader, data, [SEEDS * 4] * 2, input_nodes="title", **both),
-    }
-
-
-def _catalogue(titles: int) -> tuple[Any, str, EdgeType]:
-    """Movies, both directions of every edge type; else titles of a planted graph."""
-    from hasp.sources import open_source
-    from hasp.sources.reverse import add_reverse
-
-    shared = Path(os.environ.get("HASP_SHARED", Path(__file__).parent.parent.parent / "shared")) / "data" / "movies"
-    if titles == 0 and shared.is_dir():
-        return open_source(shared, reverse=True).to_hetero_data(), "movies", ("title", "co_engaged", "title")
-    made = hetero(Planted(titles or 80_000, 3 * (titles or 80_000)))
-    keep = ("title", "genre", "theme")
-    edges = {e: made.edges[e] for e in made.edges if e[0] in keep and e[2] in keep}
-    graph = Graph({t: made.num_nodes[t] for t in keep}, edges)
-    return add_reverse(graph).to_hetero_data(), "planted", ("title", "linked", "title")
+    """Say beside what the table's figures are."""
+    table.beside = ("share of a plain read",)

@@ -32,6 +32,7 @@ BENCHES = (
     "csr",
     "partition_quality",
     "loader",
+    "samplers",
     "floors",
     "equal_time",
     "pipeline",
@@ -50,11 +51,11 @@ BENCHES = (
     "pinsage",
     "demo",
 )
-BY_HAND = ("samplers", "relation_attention_gpu", "billion")
-"""Names of tables that have a history, but no name of their own to be run by: second ones of a bench; the large run."""
+BY_HAND = ("relation_attention_gpu", "billion")
+"""Names of tables that have a history, but no name of their own to be run by: a second one of a bench; the large run."""
 DRAWN = ("scaling", "summary")
 """Drawn from other benches' histories."""
-MODULES = {"samplers": "loader", "relation_attention_gpu": "relation_attention"}
+MODULES = {"relation_attention_gpu": "relation_attention"}
 ROOT = HERE.parent
 README_FILES = (HERE.parent / "README.md", HERE / "README.md")
 PACKAGES = ("hasp-pyg", "numba", "numpy", "pymetis", "scipy", "torch", "torch-geometric")
