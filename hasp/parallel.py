@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 __all__ = ["blocks", "cores", "run", "run_in_turn", "writers"]
 
@@ -37,13 +37,66 @@ def blocks(n: int, size: int = 1 << 20, most: int = 256, step: int = 1) -> list[
 
 
 def run(task: Callable[[T], R], items: Iterable[T], threads: int = 0) -> list[R]:
-    """``[task(i) for i in items]``, on up to ``threads`` threads; the first exception is raised."""
+    """``[task(i) for i in items]``, on up to ``threads`` threads, the calling one among them.
+
+    Items are taken in their order. Once one fails no more are taken, and the exception of the first one is raised when those
+    at work have ended. A call costs a tenth of a millisecond per further thread, a seventh of what an executor's does, which a
+    training step would notice; threads that stand by would make a later fork unsafe.
+    """
     todo: Sequence[T] = list(items)
     workers = min(cores(threads), len(todo))
     if workers <= 1:
         return [task(item) for item in todo]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(task, todo))
+    shared: _Shared[T, R] = _Shared(task, todo)
+    others = []
+    try:
+        for _ in range(workers - 1):
+            other = threading.Thread(target=shared.work, name="hasp-run")
+            try:
+                other.start()
+            except RuntimeError:  # the system gives no more threads: those there are do it all
+                break
+            others.append(other)
+        shared.work()
+    except BaseException:  # interrupted between two items
+        shared.stop = True
+        raise
+    finally:
+        for other in others:
+            other.join()
+    return shared.result()
+
+
+class _Shared(Generic[T, R]):
+    """Items that several threads take from one list."""
+
+    def __init__(self, task: Callable[[T], R], todo: Sequence[T]) -> None:
+        self.stop = False
+        self._task, self._todo, self._next = task, todo, 0
+        self._out: dict[int, R] = {}
+        self._failed: dict[int, BaseException] = {}
+        self._mutex = threading.Lock()
+
+    def work(self) -> None:
+        """Take items until there are no more, or one failed."""
+        while not self.stop:
+            with self._mutex:
+                i, self._next = self._next, self._next + 1
+            if i >= len(self._todo):
+                return
+            try:
+                self._out[i] = self._task(self._todo[i])
+            except BaseException as error:
+                self._failed[i], self.stop = error, True
+
+    def result(self) -> list[R]:
+        """All results in order; raises the exception of the first item that failed."""
+        if not self._failed:
+            return [self._out[i] for i in range(len(self._todo))]
+        try:
+            raise self._failed[min(self._failed)]
+        finally:
+            self._failed.clear()  # whose tracebacks lead back here
 
 
 def run_in_turn(task: Callable[[T, Callable[[int], int]], R], items: Iterable[T], threads: int = 0) -> list[R]:
