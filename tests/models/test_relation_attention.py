@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hasp.errors import HaspError
 from hasp_models import relation_csr
+from hasp_models.kernels import numba_csr
 from hasp_models.kernels.reference import NaiveRelationAttention
 from hasp_models.relation_attention import ACTIVATIONS, RelationAttention, RelationCSR, relation_attention
 
@@ -164,12 +165,28 @@ def _step(csr: RelationCSR, heads: int, backend: str, threads: int, dtype: torch
 
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_same_bits_at_any_number_of_threads(heads: int, dtype: torch.dtype) -> None:
+def test_the_same_bits_at_any_number_of_threads(heads: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     csr = _skewed()
+    monkeypatch.setattr(numba_csr, "_FEW", 0)
     assert csr.rows.slot_seg.size and csr.transposed_rows.slot_seg.size and len(csr.rows.blocks) > 1
     one = _step(csr, heads, "numba", 1, dtype)
     for threads in (2, 3):
         assert all(torch.equal(a, b) for a, b in zip(one, _step(csr, heads, "numba", threads, dtype), strict=True))
+
+
+@pytest.mark.parametrize(("few", "expected"), [(0, 3), (1 << 40, 1)])
+def test_few_edges_take_one_thread(few: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    real = numba_csr.run
+
+    def run(task: Any, items: Any, threads: int) -> Any:
+        seen.add(threads)
+        return real(task, items, threads)
+
+    monkeypatch.setattr(numba_csr, "run", run)
+    monkeypatch.setattr(numba_csr, "_FEW", few)
+    _step(_skewed(), 1, "numba", 3, torch.float32)
+    assert seen == {expected}
 
 
 @pytest.mark.parametrize("heads", [1, 4])
