@@ -1,13 +1,14 @@
-"""Work in threads: the results of a loop, the error of the first item that failed, and nothing left running."""
+"""Work in threads: the results of a loop, the error of the first item that failed, nobody left waiting or running."""
 
 import threading
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasp.parallel import blocks, run
+from hasp.parallel import blocks, run, run_in_turn
 
 ITEMS, THREADS = st.integers(0, 20), st.integers(1, 5)
 
@@ -86,3 +87,29 @@ def test_blocks_cover_a_range(n, size, most, step):
     assert len(found) <= most
     assert all(low % step == 0 for low, _ in found)
     assert all(high - low >= size for low, high in found[:-1])
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), THREADS)
+def test_ranges_in_turn_stand_side_by_side(lengths, threads):
+    out = np.full(sum(lengths), -1)
+
+    def task(i, place):
+        first = place(lengths[i])
+        out[first : first + lengths[i]] = i
+        return first
+
+    firsts = run_in_turn(task, range(len(lengths)), threads)
+    assert firsts == [sum(lengths[:i]) for i in range(len(lengths))]
+    assert out.tolist() == [i for i, n in enumerate(lengths) for _ in range(n)]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@given(st.integers(0, 9), st.integers(2, 5))
+def test_nobody_waits_for_the_turn_of_one_that_failed(error, wrong, threads):
+    def task(i, place):
+        if i == wrong:
+            raise error(i)
+        return place(1)
+
+    with pytest.raises(error, match=f"^{wrong}$"):
+        run_in_turn(task, range(10), threads)
