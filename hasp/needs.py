@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hasp.graph import Graph
 from hasp.schema import Roles
 from hasp.scratch import MAPPED_BYTES
-from hasp.sizes import bucket_bytes, in_parts, is_large
+from hasp.sizes import bucket_bytes, in_parts, is_large, slice_bytes
 
 __all__ = ["BACKEND_BYTES", "Needs"]
 
@@ -80,7 +80,7 @@ class Needs(NamedTuple):
         making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
         buckets = bucket_bytes(graph, roles, num_parts)
         cut = 0 if num_parts == 1 else stored * CUT_BYTES // (1 if backend in ("random", "hash") else 2)
-        fixed = BASE_BYTES + entities * ENTITY_BYTES
+        fixed = BASE_BYTES + entities * ENTITY_BYTES + slice_bytes(graph, roles, num_parts)
         memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))
         rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
         rows += [v for e in graph.edges if in_parts(e, roles) for v in graph.edge_attrs.get(e, {}).values()]

@@ -31,6 +31,7 @@ __all__ = [
     "num_links",
     "row_bytes",
     "shared_bytes",
+    "slice_bytes",
     "stored_bytes",
 ]
 
@@ -105,6 +106,12 @@ def bucket_bytes(graph: Graph, roles: Roles, num_parts: int) -> int:
         return 2 if most <= 1 << 16 else id_dtype(most).itemsize
 
     return sum(graph.num_edges(e) * (end(e[0]) + end(e[2]) + 2 + bucket) for e in owned)
+
+
+def slice_bytes(graph: Graph, roles: Roles, num_parts: int) -> int:
+    """Bytes of the counts per slice of 2**16 edges and bucket beside them, which stay in memory: of note with many parts."""
+    slices = sum(-(-graph.num_edges(e) // (1 << 16)) for e in graph.edges if in_parts(e, roles))
+    return 4 * slices * (num_parts + 1)
 
 
 def stored_bytes(graph: Graph, roles: Roles) -> int:

@@ -54,7 +54,7 @@ def relation_attention(
             of threads, differentiable once. ``"torch"``: any device, memory grows with edges times width, differentiable
             twice. ``"triton"``: fused, CUDA, as numba is on the CPU, and with the same bits in every run; not yet timed on a
             GPU. ``"auto"``: numba on the CPU, torch elsewhere.
-        threads: of the fused backend; 0: as many as torch uses. Never changes the result.
+        threads: of the fused backend, at most; 0: as many as torch uses. Few edges take one. Never changes the result.
 
     Returns:
         The attended messages ``[num_dst, H, dv]`` (zero for a row without edges) and the attention ``[E, H]`` in the
