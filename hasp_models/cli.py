@@ -13,6 +13,7 @@ import typer
 
 from hasp.console import DEBUG, command, show, show_json
 from hasp.errors import HaspError
+from hasp_models.cli_rank import evaluate, similar
 from hasp_models.texts import EPILOG
 
 __all__ = ["app", "main"]
@@ -260,49 +261,8 @@ def embed(
         show(f"{count:,} of {found.entity!r}, {dim} numbers each -> {out}")
 
 
-@app.command(short_help="the nearest entities of one, and why")
-@command
-def similar(
-    embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
-    name: Annotated[str, typer.Argument(help="name or id of an entity, or a piece that only one name has")],
-    k: Annotated[int, typer.Option("-k", help="how many", min=1)] = 10,
-    source: Annotated[str | None, typer.Option(help="the embedded graph, if it has moved")] = None,
-    score: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
-    json: Json = False,
-) -> None:
-    """The nearest entities of one, and the concepts and links that explain each."""
-    from hasp_models.embeddings import Embeddings
-    from hasp_models.tasks import similar as find
-    from hasp_models.texts import similar_text
-
-    found = find(Embeddings.load(embeddings), name, k=k, score=score, source=source)  # type: ignore[arg-type]
-    if json:
-        show_json(found)
-    else:
-        show(similar_text(found))
-
-
-@app.command(short_help="MAP@10, 50, 100 on pairs known to be similar")
-@command
-def evaluate(
-    embeddings: Annotated[Path, typer.Argument(help="folder of hasp-models embed")],
-    truth: Annotated[Path, typer.Option(help="table of pairs of similar entities, by your ids")],
-    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave pairs with unknown ids out")] = False,
-    score: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
-    json: Json = False,
-) -> None:
-    """MAP@10, 50 and 100 on pairs that are known to be similar, by degree group, with 95 % intervals."""
-    from hasp_models.data.pair_table import read_truth
-    from hasp_models.embeddings import Embeddings
-    from hasp_models.tasks import evaluate_pairs
-    from hasp_models.texts import evaluate_text
-
-    found = Embeddings.load(embeddings)
-    result = evaluate_pairs(found, read_truth(truth, found.ids, skip_unknown=skip_unknown), score=score)  # type: ignore[arg-type]
-    if json:
-        show_json(result.to_json())
-    else:
-        show(evaluate_text(result))
+app.command(short_help="the nearest entities of one, and why")(command(similar))
+app.command(short_help="MAP@10, 50, 100 on pairs known to be similar")(command(evaluate))
 
 
 @app.command(short_help="the paper's Table 1 and Figures 5 to 8")

@@ -20,6 +20,7 @@ from hasp.store.disk import Disk
 from hasp_models.data.csr import CSR
 from hasp_models.data.neighbors import EmbeddingScorer, Score, Scorer
 from hasp_models.files import check_tensors, load_tensors, read_json, save_tensors, write_json
+from hasp_models.hybrid import HybridScorer, exact_of
 from hasp_models.infer import embed_all
 from hasp_models.origin import stamp
 from hasp_models.semantic_gnn import SemanticGNN
@@ -67,6 +68,17 @@ class Embeddings:
         if self.alone is None:
             return EmbeddingScorer(self.vectors, score)
         return TwoViews(self.vectors, self.alone, self.degree.numpy() > 0, score)
+
+    def hybrid(self, graph: Graph, weight: float, *, content: float = 0.3) -> Scorer:
+        """Of all entities: cosines of the vectors, plus what the graph says exactly (:mod:`hasp_models.hybrid`).
+
+        Args:
+            graph: of :meth:`graph`.
+            weight: of the exact similarities; 0.5 is a good start.
+            content: how much shared concepts count in the exact similarities, where a link of weight 1 counts 1; 1 for
+                catalogues in which most entities have few links or none.
+        """
+        return HybridScorer(self.scorer(), exact_of(graph, self.eel, self.entity, content=content), weight)
 
     @classmethod
     def of(cls, model: SemanticGNN, run: dict[str, Any], source: str) -> Embeddings:

@@ -104,10 +104,17 @@ class ExactSimilarity:
         found = (np.diff(self.rows.indptr) > 0) | (np.diff(self.links.indptr) > 0)
         return torch.from_numpy(found)[ids.cpu()].to(ids.device)
 
-    def against(self, ids: Tensor) -> Callable[[Tensor], Tensor]:
-        """Similarities with these entities: queries, by global id, -> float32 ``[queries, len(ids)]``, on their device."""
-        among = ids.cpu().numpy()
-        rows, links = self.rows[among].T.tocsr(), self.links[:, among]
+    @property
+    def num_items(self) -> int:
+        """Number of entities."""
+        return int(self.rows.shape[0])
+
+    def against(self, ids: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Similarities with these entities (``None``: all): queries, by global id, -> float32 ``[queries, len(ids)]``, on their
+        device.
+        """
+        among = slice(None) if ids is None else ids.cpu().numpy()
+        rows, links = self.rows[among].T.tocsr(), self.links if ids is None else self.links[:, among]
 
         def scores(queries: Tensor) -> Tensor:
             asked = queries.cpu().numpy()

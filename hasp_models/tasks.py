@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hasp import __version__
 from hasp.console import Bar
+from hasp.errors import HaspError
+from hasp.graph import Graph
 from hasp_models.data.benchmark import Truth
 from hasp_models.data.evaluate import Result, evaluate
-from hasp_models.data.neighbors import Score, rank
+from hasp_models.data.neighbors import Score, Scorer, rank
 from hasp_models.distributed.ranks import Ranks
 from hasp_models.embeddings import Embeddings
 from hasp_models.origin import own_folder
@@ -57,20 +60,60 @@ def pretrain_concepts(source: str, out: Path, *, quiet: bool = False, **options:
     return {"triples": len(triples), "relations": triples.num_relations, "nodes": triples.num_nodes, "loss": losses}
 
 
-def evaluate_pairs(embeddings: Embeddings, truth: Truth, *, score: Score = "cosine") -> Result:
-    """MAP and its companions on a truth, by group of degree (section 6.4)."""
+def _scorer(
+    embeddings: Embeddings, score: Score, hybrid: float | None, content: float | None, graph: Callable[[], Graph]
+) -> Scorer:
+    if hybrid is None:
+        if content is not None:
+            raise HaspError(f"exact_content is about exact similarities, got {content} without hybrid; give hybrid, too")
+        return embeddings.scorer(score)
+    if score != "cosine":
+        raise HaspError(f"exact similarities are added to cosines, got score {score!r}; leave it, or hybrid, out")
+    return embeddings.hybrid(graph(), hybrid, **({} if content is None else {"content": content}))
+
+
+def evaluate_pairs(
+    embeddings: Embeddings,
+    truth: Truth,
+    *,
+    score: Score = "cosine",
+    hybrid: float | None = None,
+    exact_content: float | None = None,
+    source: str | None = None,
+) -> Result:
+    """MAP and its companions on a truth, by group of degree (section 6.4).
+
+    Args:
+        embeddings: are ranked.
+        truth: pairs of similar entities.
+        score: ``"cosine"``, ``"dot"`` or ``"l2"``.
+        hybrid: weight of the graph's exact similarities, see :meth:`Embeddings.hybrid`; ``None``: vectors alone.
+        exact_content: with ``hybrid``: how much concepts count in these.
+        source: with ``hybrid``: the embedded graph, if it has moved.
+
+    Raises:
+        HaspError: another graph, settings that do not go together.
+    """
     degree = embeddings.degree.numpy()
     groups = {"group0": degree <= 3, "group1": (degree > 3) & (degree <= 6), "group2": degree > 6, "cold": degree == 0}
-    return evaluate(embeddings.scorer(score), truth, method="SemanticGNN", groups=groups)
+    scorer = _scorer(embeddings, score, hybrid, exact_content, lambda: embeddings.graph(source))
+    return evaluate(scorer, truth, method="SemanticGNN" if hybrid is None else "SemanticGNN, hybrid", groups=groups)
 
 
 def similar(
-    embeddings: Embeddings, text: str, *, k: int = 10, score: Score = "cosine", source: str | None = None
+    embeddings: Embeddings,
+    text: str,
+    *,
+    k: int = 10,
+    score: Score = "cosine",
+    hybrid: float | None = None,
+    exact_content: float | None = None,
+    source: str | None = None,
 ) -> dict[str, Any]:
-    """The ``k`` nearest entities of one, and what each has in common with it."""
+    """The ``k`` nearest entities of one, and what each has in common with it; settings as of :func:`evaluate_pairs`."""
     graph = embeddings.graph(source)
     row = embeddings.find(text)
-    ids, scores = rank(embeddings.scorer(score), [row], k)
+    ids, scores = rank(_scorer(embeddings, score, hybrid, exact_content, lambda: graph), [row], k)
     found = ids[0][ids[0] >= 0]
     answers = [
         {"id": embeddings.ids[i].item(), "name": embeddings.label(i), "score": round(float(s), 4), **why}

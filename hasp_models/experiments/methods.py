@@ -9,21 +9,28 @@ from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.classic import CLASSIC
 from hasp_models.experiments.graph_baselines import GRAPH_BASELINES
 from hasp_models.experiments.graph_models import QUICK
+from hasp_models.experiments.hybrid import HYBRID, HYBRID_FEW_LINKS, HYBRID_SPACE, fit_hybrid
 from hasp_models.experiments.method import Fitted, Method, Settings
 from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_FEW_LINKS, SEMANTIC_SPACE, fit_semantic
 
 __all__ = ["METHODS", "choose"]
 
 
+_QUICK = {**QUICK, "epochs": 10, "every": 5, "queries": 256, "kg_epochs": 10, "num_parts": 1, "parts_per_step": None}
+
+
 def _ours(name: str, kg: bool) -> Method:
     def run(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool) -> Fitted:
         return fit_semantic(benchmark, settings, seed, kg=kg, quiet=quiet)
 
-    quick = {**QUICK, "epochs": 10, "every": 5, "queries": 256, "kg_epochs": 10, "num_parts": 1, "parts_per_step": None}
-    return Method(name, "ours", run, SEMANTIC_SPACE, SEMANTIC, quick, starts=[SEMANTIC_FEW_LINKS])
+    return Method(name, "ours", run, SEMANTIC_SPACE, SEMANTIC, _QUICK, starts=[SEMANTIC_FEW_LINKS])
 
 
-_OURS = (_ours("semantic_no_kg", False), _ours("semantic_gnn", True))
+_OURS = (
+    _ours("semantic_no_kg", False),
+    _ours("semantic_gnn", True),
+    Method("semantic_hybrid", "ours", fit_hybrid, HYBRID_SPACE, HYBRID, _QUICK, starts=[HYBRID_FEW_LINKS]),
+)
 
 METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, *GRAPH_BASELINES, *_OURS)}
 """Methods by name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hasp_models.experiments.claims import claims_text
 from hasp_models.experiments.context import Context, Experiment, Row, fit_job
 from hasp_models.experiments.judge import judge
@@ -13,7 +15,7 @@ __all__ = ["FIG5", "GROUPS", "MAPS", "PAPER", "TABLE1"]
 
 MAPS = ("map@10", "map@50", "map@100")
 GROUPS = ("group0", "group1", "group2", "cold")
-OURS, NETFLIX, PLAIN = "semantic_gnn", "netflix", "semantic_no_kg"
+OURS, NETFLIX, PLAIN, HYBRID = "semantic_gnn", "netflix", "semantic_no_kg", "semantic_hybrid"
 
 PAPER: dict[str, dict[str, tuple[float, float, float]]] = {
     "gcn": {"co_sim": (-0.5534, -0.6098, -0.6226), "hc": (-0.4932, -0.5426, -0.5553)},
@@ -41,14 +43,11 @@ def _run(context: Context, job: Job) -> Outcome:
 def _rows(context: Context) -> list[Row]:
     names = [m.name for m in context.methods]
     methods = {name: context.values(context.jobs("table1", name)).get("", {}) for name in names}
-    rows = rows_of(
-        methods,
-        metrics=MAPS,
-        groups=(None, *GROUPS),
-        reference=OURS,
-        base=NETFLIX,
-        samples=context.size.samples,
-    )
+    how: dict[str, Any] = {"metrics": MAPS, "groups": (None, *GROUPS), "samples": context.size.samples}
+    rows = rows_of(methods, reference=OURS, base=NETFLIX, **how)
+    if HYBRID in methods:
+        for row, beside in zip(rows, rows_of(methods, reference=HYBRID, **how), strict=True):
+            row |= {f"hybrid_{name}": number for name, number in beside.items() if name.startswith("gain")}
     for row in rows:
         row["seeds"] = next(context.seeds_of(m) for m in context.methods if m.name == row["method"])
         said = PAPER.get(row["method"], {}).get(row["truth"])
@@ -71,25 +70,29 @@ def _text(rows: list[Row]) -> str:
         cells = [pick(rows, method=name, truth=t, group=g, metric=m) for t, g in seen for m in MAPS]
         lines.append([name, *(cell(c, interval=c is not None and c["metric"] == "map@10") for c in cells)])
     out += ["Means, with 95 % intervals over queries.", "", markdown(head, lines), ""]
-    if OURS in names and len(names) > 1:
-        head = ["SemanticGNN over", *(f"{title(t, g)} map@10 (p)" for t, g in seen)]
-        lines = []
-        for name in names:
-            if name != OURS:
-                found = [pick(rows, method=name, truth=t, group=g, metric="map@10") for t, g in seen]
-                lines.append([name, *(_gain(row) for row in found)])
-        said = "Paired; p after Holm's correction over all comparisons of this table."
-        if PLAIN in names:
-            ratios = [(1 + PAPER[OURS][t][0]) / (1 + PAPER[PLAIN][t][0]) - 1 for t in ("co_sim", "hc")]
-            said += f" The paper's gains over {PLAIN}: {100 * ratios[0]:+.1f} % and {100 * ratios[1]:+.1f} %, on other data."
-        out += [said, "", markdown(head, lines), ""]
+    for ours, word, prefix in ((OURS, "SemanticGNN", ""), (HYBRID, "SemanticGNN, hybrid search,", "hybrid_")):
+        if ours in names and len(names) > 1:
+            head = [f"{word} over", *(f"{title(t, g)} map@10 (p)" for t, g in seen)]
+            lines = []
+            for name in names:
+                if name != ours:
+                    found = [pick(rows, method=name, truth=t, group=g, metric="map@10") for t, g in seen]
+                    lines.append([name, *(_gain(row, prefix) for row in found)])
+            said = "Paired; p after Holm's correction over all comparisons of this table."
+            if PLAIN in names and ours == OURS:
+                ratios = [(1 + PAPER[OURS][t][0]) / (1 + PAPER[PLAIN][t][0]) - 1 for t in ("co_sim", "hc")]
+                said += (
+                    f" The paper's gains over {PLAIN}: {100 * ratios[0]:+.1f} % and {100 * ratios[1]:+.1f} %, on other data."
+                )
+            out += [said, "", markdown(head, lines), ""]
     if NETFLIX in names and len(names) > 1:
         head = ["over the NETFLIX-baseline", *(f"{_WORDS[t]} {m}" for t in ("co_sim", "hc") for m in MAPS)]
         lines = [[n, *(_beside(pick(rows, method=n, truth=t, group="all", metric=m)) for t in ("co_sim", "hc") for m in MAPS)]
                  for n in names if n != NETFLIX]  # fmt: skip
         out += ["In brackets the interval; in parentheses the paper's number, on other data.", "", markdown(head, lines), ""]
-    if found_claims := claims_text(rows):
-        out += [found_claims, ""]
+    for ours in (OURS, HYBRID):
+        if found_claims := claims_text(rows, ours):
+            out += [found_claims, ""]
     for truth in dict.fromkeys(row["truth"] for row in rows):
         groups = [g for g in ("all", *GROUPS) if pick(rows, truth=truth, group=g)]
         counts = {g: row["queries"] for g in groups if (row := pick(rows, truth=truth, group=g))}
@@ -99,11 +102,11 @@ def _text(rows: list[Row]) -> str:
     return "\n".join(out)
 
 
-def _gain(row: Row | None) -> str:
+def _gain(row: Row | None, prefix: str) -> str:
     if row is None:
         return "-"
-    p = f" ({row['p_holm']:.3f})" if "p_holm" in row else ""
-    return percent(row, "gain_relative") + p
+    p = f" ({row[f'{prefix}p_holm']:.3f})" if f"{prefix}p_holm" in row else ""
+    return percent(row, f"{prefix}gain_relative") + p
 
 
 def _beside(row: Row | None) -> str:

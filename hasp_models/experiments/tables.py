@@ -58,12 +58,15 @@ def rows_of(
 
 
 def with_holm(rows: list[Row], family: Callable[[Row], bool]) -> list[Row]:
-    """Add ``p_holm``, Holm's correction over the compared rows of the family (those that a table shows)."""
+    """Add ``p_holm``, Holm's correction over the compared rows of the family (those that a table shows).
+
+    Comparisons with a second reference, ``hybrid_gain_p``, are of the same family, and get ``hybrid_p_holm``.
+    """
     from hasp_models.data.evaluate import holm
 
-    compared = [row for row in rows if "gain_p" in row and family(row)]
-    for row, p in zip(compared, holm([row["gain_p"] for row in compared]), strict=True):
-        row["p_holm"] = p
+    compared = [(row, prefix) for prefix in ("", "hybrid_") for row in rows if f"{prefix}gain_p" in row and family(row)]
+    for (row, prefix), p in zip(compared, holm([row[f"{prefix}gain_p"] for row, prefix in compared]), strict=True):
+        row[f"{prefix}p_holm"] = p
     return rows
 
 
