@@ -19,10 +19,12 @@ from torch import Tensor
 from hasp.errors import HaspError
 from hasp.rng import subkey, word
 from hasp_models.kg_embedding import KGEmbedding, KGMethod
+from hasp_models.row_adam import RowAdam
 from hasp_models.triples import KnownTriples, Negatives, Triples, batches, corrupt
 
-__all__ = ["hinge_gradients", "pretrain"]
+__all__ = ["pretrain"]
 
+_AHEAD = 1 << 16  # facts whose negatives are drawn in one go
 Progress = Callable[[int, float], None]
 
 
@@ -105,78 +107,27 @@ def _pretrain(
 
         tables = pretrain_pyg(triples, method, dim, epochs, margin, batch_size, lr, generator, draw, seed, progress)
         return KGEmbedding(method, *tables, triples.offsets, triples.relations, p=2)
-    nodes = _RowAdam(_uniform(triples.num_nodes, dim, generator), lr, unit=True)
-    relations = _RowAdam(_normalised(_uniform(triples.num_relations, dim, generator)), lr, unit=False)
-    nodes.table.copy_(_normalised(nodes.table))
+    nodes = _uniform(triples.num_nodes, dim, generator)
+    relations = _normalised(_uniform(triples.num_relations, dim, generator))
+    steps = RowAdam(_normalised(nodes).numpy(), relations.numpy(), lr=lr, margin=margin, p=p)
+    # Negatives of many batches are drawn in one go: a draw is some thirty calls of torch, whatever their number.
+    ahead = batch_size * max(1, _AHEAD // (batch_size * num_negatives))
     for epoch in range(epochs):
         total = 0.0
-        for rows in batches(torch.randperm(len(triples), generator=generator), batch_size):
-            head, relation, tail = (x[rows].repeat(num_negatives) for x in (triples.head, triples.relation, triples.tail))
-            bad_head, bad_tail, weight = draw(head, relation, tail)
-            ends, place = torch.unique(torch.cat([head, tail, bad_head, bad_tail]), return_inverse=True)
-            kinds, kind = torch.unique(relation, return_inverse=True)
-            loss, node_grad, relation_grad = hinge_gradients(
-                nodes.table[ends], relations.table[kinds], place.view(4, -1), kind, weight, margin, p
-            )
-            nodes.step(ends, node_grad)
-            relations.step(kinds, relation_grad)
-            total += loss
+        for some in batches(torch.randperm(len(triples), generator=generator), ahead):
+            head, relation, tail = (x[some].repeat(num_negatives) for x in (triples.head, triples.relation, triples.tail))
+            drawn = draw(head, relation, tail)
+            ends = torch.stack([head, tail, *drawn[:2]]).view(4, num_negatives, -1)
+            rest = relation.view(num_negatives, -1), drawn[2].view(num_negatives, -1)
+            for low in range(0, some.numel(), batch_size):
+                kind, weight = (x[:, low : low + batch_size].reshape(-1).numpy() for x in rest)
+                total += steps.step(ends[..., low : low + batch_size].reshape(4, -1).numpy(), kind, weight)
         if not np.isfinite(total):
             raise HaspError(f"the loss of epoch {epoch} is {total}; lower lr={lr}")
         if progress is not None:
             progress(epoch, total / (len(triples) * num_negatives))
-    return KGEmbedding("transe", _normalised(nodes.table), relations.table.clone(), triples.offsets, triples.relations, p=p)
-
-
-def hinge_gradients(
-    nodes: Tensor, relations: Tensor, ends: Tensor, kind: Tensor, weight: Tensor, margin: float, p: int
-) -> tuple[float, Tensor, Tensor]:
-    """Eq. 2 of one batch: the summed loss, and its gradients.
-
-    Args:
-        nodes: float ``[n, d]``.
-        relations: float ``[m, d]``.
-        ends: int64 ``[4, B]``: rows of head, tail, corrupted head, corrupted tail.
-        kind: int64 ``[B]``: row of the relation.
-        weight: float ``[B]`` of each pair of fact and negative.
-        margin: gamma.
-        p: the norm, 1 or 2.
-
-    Returns:
-        loss, gradient ``[n, d]`` by nodes, gradient ``[m, d]`` by relations.
-    """
-    relation = relations[kind]
-    good = nodes[ends[0]] + relation - nodes[ends[1]]
-    bad = nodes[ends[2]] + relation - nodes[ends[3]]
-    good_size, bad_size = good.norm(p=p, dim=1), bad.norm(p=p, dim=1)
-    hinge = (good_size - bad_size + margin).clamp_min(0) * weight
-    active = (weight * (hinge > 0)).unsqueeze(1)
-    if p == 1:
-        good, bad = good.sign_().mul_(active), bad.sign_().mul_(active)
-    else:
-        # The subgradient 0 is taken where a distance is 0.
-        good = good.mul_(active / good_size.clamp_min(1e-12).unsqueeze(1))
-        bad = bad.mul_(active / bad_size.clamp_min(1e-12).unsqueeze(1))
-    node_grad = torch.zeros_like(nodes).index_add_(0, ends.reshape(-1), torch.cat([good, -good, -bad, bad]))
-    relation_grad = torch.zeros_like(relations).index_add_(0, kind, good - bad)
-    return float(hinge.sum()), node_grad, relation_grad
-
-
-class _RowAdam:
-    """Adam that touches only the rows of a step (the rule of ``torch.optim.SparseAdam``), rows kept at length 1 on demand."""
-
-    def __init__(self, table: Tensor, lr: float, unit: bool) -> None:
-        self.table, self.lr, self.unit = table, lr, unit
-        self.first, self.second, self.steps = torch.zeros_like(table), torch.zeros_like(table), 0
-
-    def step(self, rows: Tensor, grad: Tensor) -> None:
-        self.steps += 1
-        first = self.first[rows].mul_(0.9).add_(grad, alpha=0.1)
-        second = self.second[rows].mul_(0.999).addcmul_(grad, grad, value=0.001)
-        self.first[rows], self.second[rows] = first, second
-        size = self.lr * float(np.sqrt(1 - 0.999**self.steps)) / (1 - 0.9**self.steps)
-        moved = self.table[rows].addcdiv_(first, second.sqrt_().add_(1e-8), value=-size)
-        self.table[rows] = _normalised(moved) if self.unit else moved
+    tables = _normalised(torch.from_numpy(steps.nodes)), torch.from_numpy(steps.relations)
+    return KGEmbedding("transe", *tables, triples.offsets, triples.relations, p=p)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hasp.errors import HaspError
 from hasp.graph import Graph
 from hasp.schema import Schema
+from hasp_models.kernels.transe import group
 from hasp_models.kg_embedding import KGEmbedding, Ranking, filtered_ranking
-from hasp_models.transe import hinge_gradients, pretrain
+from hasp_models.row_adam import RowAdam
+from hasp_models.transe import pretrain
 from hasp_models.triples import KnownTriples, Triples, corrupt
 
 NODES, RELATIONS = 8, 3
@@ -45,22 +47,48 @@ def facts_of(graph):
 @pytest.mark.parametrize("p", [1, 2])
 @given(st.integers(0, 2**31), st.integers(1, 6), st.floats(0.1, 2))
 @settings(max_examples=40, deadline=None)
-def test_gradients_equal_autograd(p, seed, batch, margin):
+def test_steps_equal_autograd_and_sparse_adam(p, seed, batch, margin):
     torch.manual_seed(seed)
-    nodes = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    relations = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
-    ends, kind = torch.randint(0, 5, (4, batch)), torch.randint(0, 2, (batch,))
-    weight = torch.randint(0, 2, (batch,)).double()
+    tables = [torch.nn.functional.normalize(torch.randn(n, 4, dtype=torch.float64)) for n in (5, 2)]
+    nodes, relations = (torch.nn.Embedding.from_pretrained(x.clone(), freeze=False, sparse=True) for x in tables)
+    adam = torch.optim.SparseAdam([nodes.weight, relations.weight], lr=0.01)
+    steps = RowAdam(*(x.numpy() for x in tables), lr=0.01, margin=margin, p=p)
+    for _ in range(4):
+        ends, kind = torch.randint(0, 5, (4, batch)), torch.randint(0, 2, (batch,))
+        weight = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)[torch.randint(0, 3, (batch,))]
+        row, relation = nodes(ends), relations(kind)
+        good, bad = ((row[h] + relation - row[h + 1]).norm(p=p, dim=1) for h in (0, 2))
+        loss = ((good - bad + margin).clamp_min(0) * weight).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            touched = ends.unique()
+            nodes.weight[touched] = torch.nn.functional.normalize(nodes.weight[touched])
+        assert steps.step(ends.numpy(), kind.numpy(), weight.numpy()) == pytest.approx(loss.item())
+        torch.testing.assert_close(tables[0], nodes.weight.detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(tables[1], relations.weight.detach(), rtol=1e-6, atol=1e-6)
 
-    def f(h, t):
-        return -(nodes[ends[h]] + relations[kind] - nodes[ends[t]]).norm(p=p, dim=1)
 
-    loss = ((f(2, 3) - f(0, 1) + margin).clamp_min(0) * weight).sum()
-    want = torch.autograd.grad(loss, (nodes, relations))
-    got = hinge_gradients(nodes.detach(), relations.detach(), ends, kind, weight, margin, p)
-    assert got[0] == pytest.approx(loss.item())
-    torch.testing.assert_close(got[1], want[0])
-    torch.testing.assert_close(got[2], want[1])
+@given(st.lists(st.integers(0, 9), max_size=40))
+@settings(deadline=None)
+def test_groups_hold_every_position_once_in_order(ids):
+    place, rows, ptr, member = np.full(10, -1), *(np.empty(len(ids) + n, dtype=np.int64) for n in (0, 1, 0))
+    count = group(np.array(ids, dtype=np.int64), place, rows, ptr, member)
+    assert rows[:count].tolist() == list(dict.fromkeys(ids)) and (place == -1).all()
+    for c in range(count):
+        assert member[ptr[c] : ptr[c + 1]].tolist() == [m for m, i in enumerate(ids) if i == rows[c]]
+
+
+def test_threads_do_not_show_in_a_step():
+    rng = np.random.default_rng(0)
+    ends, kind, found = rng.integers(0, 3000, (4, 1100)), rng.integers(0, 4, 1100), []
+    start = [rng.normal(size=(n, 128)).astype(np.float32) for n in (3000, 4)]
+    for threads in (1, 2):
+        steps = RowAdam(*(x.copy() for x in start), lr=0.1, margin=1.0, p=2, threads=threads)
+        losses = [steps.step(ends, kind, np.ones(1100, dtype=np.float32)) for _ in range(3)]
+        found.append((losses, steps.nodes.tobytes(), steps.relations.tobytes()))
+    assert found[0] == found[1] and found[0][0][0] > found[0][0][2]
 
 
 def oracle_scores(embedding, h, r, t):
