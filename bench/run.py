@@ -37,6 +37,7 @@ BENCHES = (
     "equal_time",
     "pipeline",
     "relation_attention",
+    "pretrain",
     "ladder",
     "compression",
     "trees",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bench_rows import numbers
 
-from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, run, samplers
+from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, pretrain, run, samplers
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
 from bench.measure import Peak
 from bench.table import Table
@@ -140,6 +140,20 @@ def test_tables_go_between_their_markers_and_the_history_grows(tmp_path, monkeyp
     assert json.loads(lines[0])["machine"]["cores"] >= 1
     with pytest.raises(SystemExit):
         run.main(["no-such-bench"])
+
+
+def test_an_epoch_of_transe_is_timed_each_way_and_equal_steps_have_equal_losses():
+    (table,) = pretrain.run("small")
+    assert [row["by"].split(",")[0] for row in table.rows] == [
+        "hasp_models",
+        "the same steps",
+        "PyG's TransE",
+        "PyG's TransE",
+    ]
+    numbers(table, "seconds")
+    triples = pretrain.catalogue(200, 2, 20, 1)
+    ours, torchs = (pretrain.one_epoch(triples, 8, steps)[1] for steps in (pretrain.RowAdam, pretrain.SparseSteps))
+    assert ours == pytest.approx(torchs, rel=1e-4) and ours > 0
 
 
 def test_ladder_climbs_on_every_rung_with_the_same_model():
