@@ -102,6 +102,7 @@ def _judge(made: Generated, embeddings: Embeddings) -> dict[str, tuple[float, fl
         ),
         "concepts in common (tf-idf cosine)": _Rows(_concepts(made)),
         "SemanticGNN, trained on HASP parts": embeddings.scorer(),
+        "the same, and what the graph says exactly (hybrid search)": embeddings.hybrid(embeddings.graph(), 0.5),
     }
     out = {}
     for name, scorer in scorers.items():

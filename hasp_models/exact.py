@@ -18,10 +18,14 @@ from torch import Tensor
 
 from hasp.errors import HaspError
 from hasp.graph import Graph
+from hasp.parallel import blocks, run
 from hasp.schema import EdgeType
 from hasp_models.data.concepts import concept_rows, unit_rows
+from hasp_models.kernels.sparse_scores import add_products, add_rows
 
 __all__ = ["ExactSimilarity"]
+
+_BLOCK = 64  # queries in one go
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,25 @@ class ExactSimilarity:
         """Similarities with these entities (``None``: all): queries, by global id, -> float32 ``[queries, len(ids)]``, on their
         device.
         """
-        among = slice(None) if ids is None else ids.cpu().numpy()
-        rows, links = self.rows[among].T.tocsr(), self.links if ids is None else self.links[:, among]
+        among = np.arange(self.num_items) if ids is None else ids.cpu().numpy()
+        others = self.rows if ids is None else self.rows[among]
+        columns = others.tocsc()
+        place = np.full(self.num_items, -1, dtype=np.int64)
+        place[among] = np.arange(among.size)
+        if np.count_nonzero(place >= 0) != among.size:
+            raise HaspError(f"each entity is asked for once, but of {among.size:,} some are twice in ids; leave them out")
 
         def scores(queries: Tensor) -> Tensor:
-            asked = queries.cpu().numpy()
-            found = self.rows[asked] @ rows + links[asked]
-            return torch.from_numpy(found.toarray().astype(np.float32, copy=False)).to(queries.device)
+            asked = queries.cpu().numpy().astype(np.int64)
+            out = np.zeros((asked.size, among.size), dtype=np.float32)
+
+            def some(block: tuple[int, int]) -> None:
+                by = (columns.indptr, columns.indices, columns.data)
+                add_products(asked, self.rows.indptr, self.rows.indices, self.rows.data, *by, *block, out)
+                add_rows(asked, self.links.indptr, self.links.indices, self.links.data, place, *block, out)
+
+            run(some, blocks(asked.size, _BLOCK))
+            return torch.from_numpy(out).to(queries.device)
 
         return scores
 
