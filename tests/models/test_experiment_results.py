@@ -58,6 +58,27 @@ def test_table_1_of_a_folder_made_by_hand(tmp_path: Path) -> None:
     assert "| hc | cold | 4 | map@10 | 0.5100 [0.5100, 0.5100] | 0.4100 [0.4100, 0.4100] | 1.24 [1.24, 1.24] |" in text
 
 
+def test_table_1_holds_hybrid_search_against_every_row_as_well(tmp_path: Path) -> None:
+    level = {"blend": 0.4, "netflix": 0.3, "semantic_no_kg": 0.45, "semantic_gnn": 0.5, "semantic_hybrid": 0.6}
+    context = context_of(tmp_path, list(level), seeds=1)
+    for name, value in level.items():
+        for job in context.jobs("table1", name):
+            context.store.put(job, Outcome({"": {t: result([value] * 4, name, t) for t in ("co_sim", "hc")}}, 1.5))
+    rows = TABLE1.rows(context)
+    text = TABLE1.text(rows)
+    assert "| SemanticGNN, hybrid search, over | " in text and "| semantic_gnn | +20.0 % [+20.0, +20.0]" in text
+    row = next(r for r in rows if (r["method"], r["truth"], r["group"], r["metric"]) == ("blend", "hc", "all", "map@10"))
+    assert row["gain"] == pytest.approx(0.1, abs=1e-6) and row["hybrid_gain"] == pytest.approx(0.2, abs=1e-6)
+    # One family: 18 comparisons with each of the two.
+    assert row["p_holm"] == row["hybrid_p_holm"] == pytest.approx(min(1.0, 72 * row["gain_p"]))
+    ours = {c["claim"]: c for c in claims(rows)}
+    hybrid = {c["claim"]: c for c in claims(rows, "semantic_hybrid")}
+    assert hybrid["above blend on hc"]["measured"] == "+50.0 % [+50.0, +50.0]" and "above semantic_hybrid on hc" not in ours
+    assert ours["above blend on hc"]["measured"] == "+25.0 % [+25.0, +25.0]" and "above semantic_gnn on hc" not in hybrid
+    assert hybrid["over netflix by at least 35.42 % on hc"]["holds"] == "yes"
+    assert not any("semantic_no_kg by" in c for c in hybrid) and any("semantic_no_kg by" in c for c in ours)
+
+
 def test_a_result_comes_back_as_it_was_and_only_for_its_own_job(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = Job("table1", "tf_idf", 1, 2, {"weight": 0.5, "few": (1, 2)}, "v")

@@ -20,8 +20,9 @@ from hasp.graph import HaspWarning
 from hasp.sources import open_source
 from hasp.sources.reverse import add_reverse
 from hasp_models.cli import app
-from hasp_models.data.neighbors import top_k
+from hasp_models.data.neighbors import rank, top_k
 from hasp_models.embeddings import Embeddings
+from hasp_models.hybrid import HybridScorer, exact_of
 from hasp_models.infer import embed_all
 from hasp_models.kg_embedding import KGEmbedding
 from hasp_models.runs import load_run
@@ -194,6 +195,34 @@ def test_evaluate_ranks_what_is_near_first(work: Path, tmp_path: Path) -> None:
     assert sum(groups[g]["map@10"]["queries"] for g in ("group0", "group1", "group2")) == 400
     assert {"map@10", "map@50", "map@100"} <= set(groups["group2"])
     assert "group0" in call("evaluate", work / "emb", "--truth", path)[1]
+
+
+def test_hybrid_search_adds_what_the_graph_says(work: Path, tmp_path: Path) -> None:
+    found = Embeddings.load(work / "emb")
+    graph = found.graph()
+    plain, none, much = (
+        [a["id"] for a in good("similar", work / "emb", "title 5", "-k", 20, *more)["similar"]]
+        for more in ((), ("--hybrid", 0), ("--hybrid", 1e6))
+    )
+    assert plain == none != much
+    assert much == rank(HybridScorer(found.scorer(), exact_of(graph, [EEL], "title"), 1e6), [5], 20)[0][0].tolist()
+    assert much != [
+        a["id"] for a in good("similar", work / "emb", "title 5", "-k", 20, "--hybrid", 1e6, "--exact-content", 9)["similar"]
+    ]
+    # The pairs that the graph itself says: the more it counts, the better they are found.
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "a,b\n" + "".join(f"{a},{b}\n" for a, b in zip(*(x.tolist() for x in graph.edges[EEL]), strict=True) if a < b)
+    )
+    scores = [
+        good("evaluate", work / "emb", "--truth", path, *more)["metrics"]["all"]["map@10"]["mean"]
+        for more in ((), ("--hybrid", 0.5), ("--hybrid", 50, "--source", SOURCE))
+    ]
+    assert scores[0] < scores[1] < scores[2]
+    assert "without hybrid" in bad("similar", work / "emb", "title 5", "--exact-content", 1)
+    assert "got score 'dot'" in bad("evaluate", work / "emb", "--truth", path, "--hybrid", 1, "--score", "dot")
+    assert "is 0 or more, got -1" in bad("similar", work / "emb", "title 5", "--hybrid", -1)
+    assert "another graph" in bad("evaluate", work / "emb", "--truth", path, "--hybrid", 1, "--source", "synthetic:400:1")
 
 
 def test_unknown_ids_are_counted_and_named(work: Path, tmp_path: Path) -> None:
