@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "ExactSimilarity": "hasp_models.exact",
+    "HybridScorer": "hasp_models.hybrid",
     "MaxMargin": "hasp_models.margin",
     "NeighborSoftmax": "hasp_models.neighbor_softmax",
     "PinSage": "hasp_models.zoo.pinsage",
@@ -26,6 +27,7 @@ __all__ = [*_HOME]
 
 if TYPE_CHECKING:
     from hasp_models.exact import ExactSimilarity as ExactSimilarity
+    from hasp_models.hybrid import HybridScorer as HybridScorer
     from hasp_models.infer import add_neighbors as add_neighbors
     from hasp_models.infer import embed_all as embed_all
     from hasp_models.mapreduce import embed_parts as embed_parts
