@@ -1,9 +1,8 @@
 """KG pretraining (paper, section 4.1): TransE over the semantic triples, and by name the methods that PyG has.
 
 Eq. 2 with ``f(h, r, t) = -||h + r - t||``: f is a plausibility, so that the hinge pushes true facts above corrupted ones. The
-loss is summed over facts; gradients are written out, touch only the rows of a batch and move only these (a dense Adam keeps
-moving rows that got no gradient). Rows of nodes have Euclidean length 1 after every step, and are exported like that: what
-leaves here is what was scored.
+loss is summed over facts, and a step moves only the rows that it touches (:mod:`hasp_models.row_adam`). Rows of nodes have
+Euclidean length 1 after every step, and are exported like that: what leaves here is what was scored.
 """
 
 from __future__ import annotations
@@ -132,8 +131,8 @@ def _pretrain(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Torch's threads, for a while. A step here is many small operations: on a busy machine two threads that wait for each
-    other at every one of them were 20 times slower than one, and on an idle one hardly faster.
+    """Torch's threads, for a while. What is left to torch here is many small operations: on a busy machine two threads that
+    wait for each other at every one of them were 20 times slower than one, and on an idle one hardly faster.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)

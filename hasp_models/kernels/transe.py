@@ -78,7 +78,7 @@ def distances(
         near = _distance(nodes, ends[0, b], relations, kind[b], ends[1, b], p, slope, 0, b)
         far = _distance(nodes, ends[2, b], relations, kind[b], ends[3, b], p, slope, 1, b)
         hinge = (near - far + margin) * weight[b]
-        loss[b] = max(hinge, np.float32(0.0))
+        loss[b] = np.float32(0.0) if hinge <= 0 else hinge  # a NaN stays one, and is told
         if hinge > 0:
             _slope(slope, 0, b, near, p, weight[b])
             _slope(slope, 1, b, far, p, weight[b])

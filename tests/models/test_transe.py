@@ -70,6 +70,14 @@ def test_steps_equal_autograd_and_sparse_adam(p, seed, batch, margin):
         torch.testing.assert_close(tables[1], relations.weight.detach(), rtol=1e-6, atol=1e-6)
 
 
+def test_a_loss_that_is_no_number_is_told():
+    steps = RowAdam(np.eye(3, 2, dtype=np.float32), np.array([[np.inf, 0]], np.float32), lr=0.1, margin=1.0, p=2)
+    loss = steps.step(np.array([[0, 0], [1, 1], [2, 0], [0, 0]]), np.zeros(2, np.int64), np.ones(2, np.float32))
+    assert np.isnan(loss)
+    with pytest.raises(HaspError, match="lower lr"):
+        pretrain(facts_of(typed()), dim=4, epochs=3, lr=1e38)
+
+
 @given(st.lists(st.integers(0, 9), max_size=40))
 @settings(deadline=None)
 def test_groups_hold_every_position_once_in_order(ids):
