@@ -34,7 +34,7 @@ HYBRID_FEW_LINKS: Settings = {
     "hybrid_direct": 0.7,
     "hybrid_shared": 0.03,
     "hybrid_content": 1.0,
-    "hybrid_links": 100,
+    "hybrid_links": 300,
 }
 """What the second trial changes, where most entities have few links or none. A sparse row has room for more links."""
 
