@@ -64,6 +64,14 @@ def exact_of(graph: Graph, links: Sequence[EdgeType], entity: str, *, content: f
         links: its EEL types; those between ``entity`` and another type are left out.
         entity: the node type that is ranked.
         content: see :meth:`hasp_models.ExactSimilarity.of`.
+
+    Raises:
+        HaspError: no link type joins the entity type to itself.
     """
     own = [e for e in links if e[0] == e[2] == entity]
+    if not own:
+        raise HaspError(
+            f"exact similarities are read off links from {entity!r} to {entity!r}, but the links are {list(links)}; "
+            "leave hybrid out"
+        )
     return ExactSimilarity.of(add_reverse(graph), own, content=content)

@@ -64,6 +64,11 @@ def test_a_weight_is_a_number_from_0_on(weight: float) -> None:
         HybridScorer(EmbeddingScorer(torch.ones(TITLES + 1, 2)), exact, 0.5)
 
 
+def test_without_links_among_the_entities_there_is_nothing_to_add() -> None:
+    with pytest.raises(HaspError, match=r"links from 'title' to 'title', but the links are .* leave hybrid out"):
+        exact_of(graph_of([], [(0, 1)]), [HAS], "title")
+
+
 def test_each_entity_is_asked_for_once() -> None:
     exact = ExactSimilarity.of(graph_of([(0, 1)], []), [LIKE])
     with pytest.raises(HaspError, match="each entity is asked for once"):
