@@ -114,8 +114,16 @@ class ExactSimilarity:
         return int(self.rows.shape[0])
 
     def against(self, ids: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """Similarities with these entities (``None``: all): queries, by global id, -> float32 ``[queries, len(ids)]``, on their
-        device.
+        """Similarities with some entities.
+
+        Args:
+            ids: their global ids, each once; ``None``: all entities.
+
+        Returns:
+            queries, by global id, -> float32 ``[queries, len(ids)]``, on their device.
+
+        Raises:
+            HaspError: an id that comes twice.
         """
         among = np.arange(self.num_items) if ids is None else ids.cpu().numpy()
         others = self.rows if ids is None else self.rows[among]
