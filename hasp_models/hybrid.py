@@ -2,8 +2,8 @@
 
 A vector of some hundred numbers cannot hold all links and concepts of an entity: what is left of the others is noise in each
 cosine, and among ten thousand entities some are near by noise alone. What the graph says exactly
-(:class:`hasp_models.ExactSimilarity`) has no noise, and has learned nothing. Their sum is better than either
-(``docs/results``, the rows ``semantic_gnn`` and ``semantic_hybrid``).
+(:class:`hasp_models.ExactSimilarity`) has no noise, and has learned nothing. What their sum is worth beside each alone is
+measured: ``docs/results``, the rows ``exact``, ``semantic_gnn`` and ``semantic_hybrid``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ from hasp.sources.reverse import add_reverse
 from hasp_models.data.neighbors import Scorer
 from hasp_models.exact import ExactSimilarity
 
-__all__ = ["HybridScorer", "exact_of"]
+__all__ = ["ExactScorer", "HybridScorer", "exact_of"]
+
+
+class ExactScorer:
+    """Exact similarities as a ``Scorer`` of all their entities."""
+
+    def __init__(self, exact: ExactSimilarity) -> None:
+        self.num_items, self._against = exact.num_items, exact.against(None)
+
+    def scores(self, queries: npt.NDArray[np.int64]) -> Tensor:
+        """Float32 ``[len(queries), N]``."""
+        return self._against(torch.from_numpy(np.asarray(queries)))
 
 
 class HybridScorer:
@@ -46,14 +57,14 @@ class HybridScorer:
                 "take both from one graph"
             )
         self.dense, self.weight, self.num_items = dense, weight, dense.num_items
-        self._exact = exact.against(None)
+        self._exact = ExactScorer(exact)
 
     def scores(self, queries: npt.NDArray[np.int64]) -> Tensor:
         """Float32 ``[len(queries), N]``."""
         found = self.dense.scores(queries)
         if not self.weight:
             return found
-        return found + self.weight * self._exact(torch.as_tensor(np.asarray(queries), device=found.device))
+        return found + self.weight * self._exact.scores(queries).to(found.device)
 
 
 def exact_of(graph: Graph, links: Sequence[EdgeType], entity: str, *, content: float = 0.3) -> ExactSimilarity:

@@ -11,9 +11,11 @@ from hasp_models.data.neighbors import EmbeddingScorer, Scorer
 from hasp_models.exact import ExactSimilarity
 from hasp_models.experiments.method import Fitted, Settings
 from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_FEW_LINKS, SEMANTIC_SPACE, fit_semantic
-from hasp_models.hybrid import HybridScorer
+from hasp_models.hybrid import ExactScorer, HybridScorer
 
-__all__ = ["HYBRID", "HYBRID_FEW_LINKS", "HYBRID_SPACE", "fit_hybrid"]
+__all__ = ["EXACT", "EXACT_FEW_LINKS", "EXACT_SPACE", "HYBRID", "HYBRID_FEW_LINKS", "HYBRID_SPACE", "fit_exact", "fit_hybrid"]
+
+_NAMES = ("direct", "shared", "content", "power")
 
 _OWN: Settings = {
     "hybrid": 0.5,
@@ -41,6 +43,22 @@ HYBRID_FEW_LINKS: Settings = {
 HYBRID_SPACE: dict[str, Any] = {**SEMANTIC_SPACE, "hybrid": (0.3, 0.5, 0.7, 1.0, 2.0)}
 """What is tuned."""
 
+EXACT: Settings = {k.removeprefix("hybrid_"): v for k, v in _OWN.items() if k != "hybrid"}
+"""The exact similarities alone: what hybrid search would be without a model."""
+
+EXACT_FEW_LINKS: Settings = {k.removeprefix("hybrid_"): v for k, v in HYBRID_FEW_LINKS.items() if k.startswith("hybrid_")}
+"""What the second trial changes, as :data:`HYBRID_FEW_LINKS`."""
+
+EXACT_SPACE: dict[str, Any] = {"direct": (0.7, 1.0, 1.5), "shared": (0.3, 1.0, 3.0), "content": (0.1, 0.3, 1.0)}
+"""What is tuned."""
+
+
+def fit_exact(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool = True) -> Fitted:
+    """The exact similarities of the benchmark's graph, a closed form; arguments as of :func:`fit_hybrid`."""
+    graph = _wider(benchmark, int(settings["links"]))
+    exact = ExactSimilarity.of(graph, benchmark.link_types, **{k: settings[k] for k in _NAMES})
+    return Fitted(ExactScorer(exact))
+
 
 def fit_hybrid(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool = True) -> Fitted:
     """:func:`fit_semantic` with pretrained concepts; then only the scores differ.
@@ -52,11 +70,10 @@ def fit_hybrid(benchmark: Benchmark, settings: Settings, seed: int, quiet: bool 
         quiet: no bar.
     """
     model = fit_semantic(benchmark, {k: v for k, v in settings.items() if k not in _OWN}, seed, kg=True, quiet=quiet)
-    names = ("direct", "shared", "content", "power")
 
     def hybrid(dense: Scorer, graph: Graph) -> Scorer:
         links = [e for e in benchmark.link_types if e in graph.edges]
-        exact = ExactSimilarity.of(graph, links, **{k: settings[f"hybrid_{k}"] for k in names})
+        exact = ExactSimilarity.of(graph, links, **{k: settings[f"hybrid_{k}"] for k in _NAMES})
         return HybridScorer(dense, exact, settings["hybrid"])
 
     def scorer_of(graph: Graph) -> Scorer:

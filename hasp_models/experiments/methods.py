@@ -9,7 +9,16 @@ from hasp_models.data.benchmark import Benchmark
 from hasp_models.experiments.classic import CLASSIC
 from hasp_models.experiments.graph_baselines import GRAPH_BASELINES
 from hasp_models.experiments.graph_models import QUICK
-from hasp_models.experiments.hybrid import HYBRID, HYBRID_FEW_LINKS, HYBRID_SPACE, fit_hybrid
+from hasp_models.experiments.hybrid import (
+    EXACT,
+    EXACT_FEW_LINKS,
+    EXACT_SPACE,
+    HYBRID,
+    HYBRID_FEW_LINKS,
+    HYBRID_SPACE,
+    fit_exact,
+    fit_hybrid,
+)
 from hasp_models.experiments.method import Fitted, Method, Settings
 from hasp_models.experiments.semantic import SEMANTIC, SEMANTIC_FEW_LINKS, SEMANTIC_SPACE, fit_semantic
 
@@ -32,7 +41,9 @@ _OURS = (
     Method("semantic_hybrid", "ours", fit_hybrid, HYBRID_SPACE, HYBRID, _QUICK, starts=[HYBRID_FEW_LINKS]),
 )
 
-METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, *GRAPH_BASELINES, *_OURS)}
+_EXACT = Method("exact", "hybrid", fit_exact, EXACT_SPACE, EXACT, seeded=False, starts=[EXACT_FEW_LINKS])
+
+METHODS: dict[str, Method] = {m.name: m for m in (*CLASSIC, _EXACT, *GRAPH_BASELINES, *_OURS)}
 """Methods by name."""
 
 

@@ -82,6 +82,8 @@ def test_the_method_adds_exact_similarities_to_the_trained_model(benchmark: Benc
     plain, queries = METHODS["semantic_gnn"].run(benchmark, own, 0, True), np.arange(9)
     exact = ExactSimilarity.of(benchmark.graph, benchmark.link_types).against(None)(torch.arange(9))
     assert benchmark.weak is not None and settings["hybrid_links"] != benchmark.weak.top
+    alone = METHODS["exact"].fit(benchmark, {"links": benchmark.weak.top})
+    torch.testing.assert_close(alone.scorer.scores(queries), exact)
     same = fit_hybrid(benchmark, {**settings, "hybrid_links": benchmark.weak.top}, 0)
     torch.testing.assert_close(same.scorer.scores(queries), plain.scorer.scores(queries) + 0.7 * exact)
     assert same.scorer_of is not None
@@ -92,5 +94,5 @@ def test_the_method_adds_exact_similarities_to_the_trained_model(benchmark: Benc
     assert float(nearer.abs().max()) > 0.01
     assert same.embed is not None and wide.embed is not None
     assert torch.equal(wide.embed(benchmark.graph), same.embed(benchmark.graph))
-    alone = fit_hybrid(replace(benchmark, weak=None), {**settings, "weak": False, "hybrid_links": 40}, 0)
-    assert HYBRID["hybrid"] > 0 and alone.scorer.scores(queries).isfinite().all()
+    none = fit_hybrid(replace(benchmark, weak=None), {**settings, "weak": False, "hybrid_links": 40}, 0)
+    assert HYBRID["hybrid"] > 0 and none.scorer.scores(queries).isfinite().all()
