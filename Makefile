@@ -1,10 +1,11 @@
 # Two commands: `make demo` and `make test`. Both do all the set-up on a machine that has Python and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST = .venv-oldest
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench oldest clean
 
 demo: $(READY)
 	$(RUN) -m hasp_models demo --out demo
@@ -21,10 +22,19 @@ check: $(READY)
 bench: $(READY)
 	$(RUN) -m bench
 
+# By hand, with PYTHON=python3.10: what users of older versions get. An old torch brings gigabytes of CUDA.
+oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile -m "not ray"
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[parquet]' pytest pytest-xdist hypothesis
+	touch $(OLDEST)/.ready
+
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -194,13 +194,14 @@ class Rows:
             first = self._first(name)
             return None if first is None or first.dtype.kind != "f" else (first.dtype, first.shape[1:])
         if types.is_floating(kind):
-            return kind.to_pandas_dtype(), tuple(shape)
+            return np.dtype(f"f{kind.bit_width // 8}"), tuple(shape)
         moment = types.is_timestamp(kind) or types.is_date64(kind)
         if not (types.is_integer(kind) or types.is_boolean(kind) or moment) or not self._full(name):
             return None
         if moment:
             return np.int64, tuple(shape)
-        dtype = np.dtype(kind.to_pandas_dtype())
+        letter = "u" if types.is_unsigned_integer(kind) else "i"
+        dtype = np.dtype(np.bool_ if types.is_boolean(kind) else f"{letter}{kind.bit_width // 8}")
         if dtype.kind == "u" and dtype != np.uint8:  # as read_parquet: torch computes with uint8 only
             dtype = np.dtype(np.int32 if dtype == np.uint16 else np.int64)
         return dtype, tuple(shape)

@@ -8,7 +8,7 @@ every rank, into the checkpoint: tensors that this rank has held back so far.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from hasp.errors import HaspError
 from hasp_models.distributed.compression import DeepGradientCompression
 from hasp_models.distributed.hooks import Cast, LocalSGD, PowerSGD, Sender
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["NAMES", "Sending", "attach", "sender_of", "sender_of_run"]
 
@@ -60,7 +63,7 @@ class Sending:
             )
 
     @classmethod
-    def parse(cls, text: str, warmup_steps: int = 0) -> Self:
+    def parse(cls, text: str, warmup_steps: int = 0) -> "Self":
         """From words ``name:setting:warmup_steps``, of which the name is enough: ``dgc:0.01`` (ratio), ``powersgd:2`` (rank),
         ``local-sgd:4`` (period), ``local-sgd:4x2,16x8`` (tree: every 4 steps by twos, every 16 by eights), ``dgc:0.01:200``.
 

@@ -8,7 +8,7 @@ build, or :func:`hasp.sources.reverse.add_reverse`): without them concepts hear 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from hasp_models.node_inputs import NodeInputs, n_id_of
 from hasp_models.relation_attention import ACTIVATIONS
 from hasp_models.semantic_gnn import input_options
 from hasp_models.zoo.sparse import edges_into
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["GraphModel", "embed"]
 

@@ -11,7 +11,7 @@ type of concept, a matrix times the mean of its concepts' vectors (as the paper 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from hasp_models.node_inputs import n_id_of
 from hasp_models.relation_csr import RelationCSR
 from hasp_models.zoo.graph_model import GraphModel, check_layers
 from hasp_models.zoo.sparse import joined_csr, weighted_sum
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Convolve", "PinSage"]
 

@@ -65,6 +65,11 @@ class FakeStore:
         return self.labels
 
 
+def rows_of(value: Tensor, index: Tensor) -> Tensor:
+    """``value[index]`` by NumPy: older torch cannot index every dtype."""
+    return torch.from_numpy(value.numpy()[index.numpy()])
+
+
 def build(data: HeteroData, node_part: dict[str, Any], num_parts: int, schema: Schema = SCHEMA, seed: int = 0) -> FakeStore:
     """Make a store from labels, one edge at a time."""
     roles = schema.resolve({t: data[t].num_nodes for t in data.node_types}, data.edge_types)
@@ -89,7 +94,7 @@ def build(data: HeteroData, node_part: dict[str, Any], num_parts: int, schema: S
     def edges(edge_type: Any, found: list[Any], pairs: Tensor | None = None, ptr: Tensor | None = None) -> Edges:
         index = torch.tensor([[u for _, _, u in found], [v for v, _, _ in found]], dtype=torch.int32).view(2, -1)
         e_id = torch.tensor([e for _, e, _ in found], dtype=torch.int32)
-        attrs = {k: v[e_id.long()] for k, v in data[edge_type].items() if k != "edge_index"}
+        attrs = {k: rows_of(v, e_id) for k, v in data[edge_type].items() if k != "edge_index"}
         return Edges(index, e_id, attrs, pairs, ptr)
 
     def attrs_of(node_type: str) -> dict[str, Tensor]:
@@ -100,7 +105,7 @@ def build(data: HeteroData, node_part: dict[str, Any], num_parts: int, schema: S
         nodes = {}
         for t in roles.entity:
             n_id = torch.tensor(rows[t][part], dtype=torch.int32)
-            nodes[t] = Nodes(n_id, n_id.numel(), {k: v[n_id.long()] for k, v in attrs_of(t).items()})
+            nodes[t] = Nodes(n_id, n_id.numel(), {k: rows_of(v, n_id) for k, v in attrs_of(t).items()})
         own = {e: edges(e, sorted(homes[e].get(part, []))) for e in data.edge_types if {e[0], e[2]} & set(label)}
         parts.append(Part(part, nodes, own))
     blocks = []

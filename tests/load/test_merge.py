@@ -27,6 +27,7 @@ def naive(data: Any, store: Any, parts: list[int], epoch: int) -> Any:
     roles = store.manifest.roles
     whole = data.clone()
     whole.generate_ids()
+    whole["title"].odd = whole["title"].odd.view(torch.int16)  # older torch indexes no uint16
     keep = {}
     for t, role in roles.nodes.items():
         ids = np.arange(data[t].num_nodes)
@@ -42,6 +43,7 @@ def naive(data: Any, store: Any, parts: list[int], epoch: int) -> Any:
         masks[t] = torch.zeros(data[t].num_nodes, dtype=torch.bool)
         masks[t][ids] = True
     out = whole.subgraph(masks)
+    out["title"].odd = out["title"].odd.view(torch.uint16)
     every = all(int(p) in parts for t in roles.entity for p in store.labels[t])
     for t in () if every else roles.entity:  # subgraph() leaves them by id; some parts stand one after the other
         rank = torch.from_numpy(np.lexsort((keep[t].numpy(), store.labels[t].numpy()[keep[t].numpy()])))

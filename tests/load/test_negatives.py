@@ -76,7 +76,7 @@ def test_pairs_are_the_first_good_ones_of_one_stream(edges: int) -> None:
     forbidden = Forbidden(*rng.integers(0, 60, (edges, 2)).T, 60, 60, True)
     key, good = subkey(5), []
     for counter in itertools.count():
-        s, d = (int(hash64(negatives._child(key, i), np.array([counter]))[0] % 60) for i in (0, 1))
+        s, d = (int(hash64(negatives._child(key, i), np.array([counter]))[0]) % 60 for i in (0, 1))
         if (s, d) not in forbidden:
             good.append((s, d))
         if len(good) == 500:

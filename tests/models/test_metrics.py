@@ -15,7 +15,7 @@ from hasp_models.data.metrics import hit_table, per_query
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch 2.13 deprecates torch.jit.script, which PyG 2.8 still calls when imported
-    from torch_geometric.metrics import LinkPredHitRatio, LinkPredMAP, LinkPredMRR, LinkPredNDCG, LinkPredRecall
+    import torch_geometric.metrics as theirs
 
 ITEMS = 12
 
@@ -76,6 +76,7 @@ def test_values_lie_between_0_and_1_and_a_perfect_list_scores_1(case, k):
         np.testing.assert_allclose(best[name], 1.0)
 
 
+@pytest.mark.skipif(not hasattr(theirs, "LinkPredHitRatio"), reason="this version of PyG has fewer metrics")
 @given(rankings(), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_equals_pyg_on_input_that_pyg_accepts(case, k):
@@ -92,12 +93,12 @@ def test_equals_pyg_on_input_that_pyg_accepts(case, k):
             seen.add(item)
     index = torch.tensor([(q, i) for q, r in enumerate(rows) for i in r]).t()
     got = per_query(ranked, truth_of(rows), (k,))
-    names = {"map": LinkPredMAP, "recall": LinkPredRecall, "ndcg": LinkPredNDCG, "hits": LinkPredHitRatio}
+    names = {"map": "MAP", "recall": "Recall", "ndcg": "NDCG", "hits": "HitRatio"}
     for name, kind in names.items():
-        metric = kind(k=k)
+        metric = getattr(theirs, f"LinkPred{kind}")(k=k)
         metric.update(torch.from_numpy(clean), index)
         assert got[f"{name}@{k}"].mean() == pytest.approx(float(metric.compute()), abs=1e-5), name
-    metric = LinkPredMRR(k=width)
+    metric = theirs.LinkPredMRR(k=width)
     metric.update(torch.from_numpy(clean), index)
     assert got["mrr"].mean() == pytest.approx(float(metric.compute()), abs=1e-5)
 

@@ -18,6 +18,8 @@ from hasp_models import relation_csr
 from hasp_models.relation_attention import RelationAttention, RelationCSR, relation_attention
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+# Triton 3.1, which comes with torch 2.5, in its interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 
 
 @needs_triton

@@ -119,6 +119,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="a dispatch mode of this torch takes no view as another class")
 @ALL
 def test_nothing_is_as_large_as_a_vector_per_edge(kind: type[Any]) -> None:
     data = graph(0, titles=200, genres=20, authors=10, most=2)
