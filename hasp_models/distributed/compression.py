@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hasp.errors import HaspError
+from hasp_models.distributed.group import hold
 from hasp_models.distributed.hooks import Bucket, Future, Sender, group_of
 
 __all__ = ["DeepGradientCompression", "ratio_at", "top_k"]
@@ -194,12 +195,14 @@ class DeepGradientCompression(Sender):
         if whole:
             total = torch.cat([v for _, v in whole])
             self.sent += total.numel() * total.element_size()
+            hold(total)
             work.append(dist.all_reduce(total, group=group, async_op=True).get_future())
         rows: list[Tensor] = []
         if places:
             packed = _pack(torch.cat(places), torch.cat(values), buffer.numel())
             self.sent += packed.numel()
             rows = [torch.empty_like(packed) for _ in range(size)]
+            hold((rows, packed))
             work.append(dist.all_gather(rows, packed, group=group, async_op=True).get_future())
         self.step += last
 

@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,12 +23,23 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from hasp.errors import HaspError
 
-__all__ = ["TIMEOUT", "meet", "process_group"]
+__all__ = ["TIMEOUT", "hold", "meet", "process_group"]
 
 TIMEOUT = datetime.timedelta(minutes=5)
 """How long a collective may take. Torch's half an hour is how long a hanging rank would go unnoticed."""
 
 _PAUSE = 0.02  # seconds between two looks at the store
+
+_LATEST: deque[object] = deque(maxlen=8)
+"""What the last collectives were about. Ending a group joins gloo's threads, before torch 2.8 with the GIL held
+(pytorch/pytorch#154976); a thread that then lets go of the last reference to a tensor waits for the GIL, and all for ever.
+So the last references are here.
+"""
+
+
+def hold(tensors: object) -> None:
+    """Keep what a collective is about, or a closure over it, until the group has ended or some more collectives have run."""
+    _LATEST.append(tensors)
 
 
 @contextmanager
@@ -68,6 +80,7 @@ def process_group(
         yield
     finally:
         dist.destroy_process_group()
+        _LATEST.clear()
 
 
 def meet(store: Store, rank: int, size: int, seconds: float) -> str:

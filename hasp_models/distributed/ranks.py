@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hasp import errors
 from hasp.errors import HaspError
-from hasp_models.distributed.group import TIMEOUT
+from hasp_models.distributed.group import TIMEOUT, hold
 from hasp_models.distributed.signals import KeptSignals
 
 __all__ = ["LostRank", "Ranks"]
@@ -244,6 +244,7 @@ class Ranks:
     def _do(self, doing: str, payload: Tensor, collective: Callable[[], object]) -> None:
         """Run a collective, and count its bytes."""
         self.sent += payload.numel() * payload.element_size()
+        hold(collective)
         with self.talking(doing):
             collective()
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,22 @@ def test_a_rank_that_does_not_come_is_an_error_on_the_others() -> None:
         found = met(HashStore(), 3, seconds=0.2, late=late)
         for rank in (1, 2) if late == 0 else (0,):
             assert f"all 3 ranks meet within 0.2 s, but rank {rank} waits in vain" in str(found[rank])
+
+
+def test_tensors_of_the_last_collectives_outlive_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the threads of gloo drop them while torch, before 2.8, waits for these threads with the GIL: every other run hung."""
+    ends: list[Any] = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *a, **k: None)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: ends.append([tensor() for tensor in kept]))
+    ranks, kept = Ranks(), []
+    with process_group(environment={"WORLD_SIZE": "2", "RANK": "1"}):
+        for i in range(3):
+            some = torch.full((2,), float(i))
+            kept.append(weakref.ref(some))
+            ranks._do("test", some, lambda some=some: some.add_(1))  # type: ignore[misc]
+            del some
+    assert [t.tolist() for t in ends.pop()] == [[1, 1], [2, 2], [3, 3]]
+    assert [tensor() for tensor in kept] == [None] * 3
 
 
 def test_time_outs_are_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
