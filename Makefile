@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both do all the set-up on a machine that has Python and nothing else.
+# Two commands: `make demo` and `make test`. Both do all the set-up on a machine that has Python 3.11 or newer and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST = .venv-oldest
@@ -27,6 +27,7 @@ oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile -m "not ray"
 
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "constraints.txt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
