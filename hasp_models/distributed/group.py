@@ -31,8 +31,8 @@ TIMEOUT = datetime.timedelta(minutes=5)
 _PAUSE = 0.02  # seconds between two looks at the store
 
 _LATEST: deque[object] = deque(maxlen=8)
-"""What the last collectives were about. Ending a group joins gloo's threads, before torch 2.8 with the GIL held
-(pytorch/pytorch#154976); a thread that then lets go of the last reference to a tensor waits for the GIL, and all for ever.
+"""What the last collectives were about. Ending a group joins gloo's threads, in older torch with the GIL held (seen with 2.5;
+pytorch/pytorch#154976); a thread that then lets go of the last reference to a tensor waits for the GIL, and all for ever.
 So the last references are here.
 """
 

@@ -171,5 +171,6 @@ def attach(
     return sender
 
 
+# Annotations of this file are not postponed: older torch compares those of a hook with the classes themselves.
 def _hook(sender: Sender, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     return sender(bucket)

@@ -162,7 +162,7 @@ def test_a_rank_that_does_not_come_is_an_error_on_the_others() -> None:
 
 
 def test_tensors_of_the_last_collectives_outlive_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or the threads of gloo drop them while torch, before 2.8, waits for these threads with the GIL: every other run hung."""
+    """Or the threads of gloo drop them while an older torch waits for these threads with the GIL held, for ever."""
     ends: list[Any] = []
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *a, **k: None)
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: ends.append([tensor() for tensor in kept]))
