@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -51,8 +51,8 @@ def test_mixins_and_pinning() -> None:
     with loader.enable_cpu_affinity([0, 0]):
         assert len(list(loader)) == 6
     pinned = HASPLoader(store, pin_memory=True, filter_per_worker=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*pin_memory", UserWarning)  # newer torch says that there is no GPU
+    silent = torch.cuda.is_available() or torch.__version__ < "2.6"  # torch 2.5 does not say that there is nothing to pin for
+    with nullcontext() if silent else pytest.warns(UserWarning, match="pin_memory"):
         assert len(list(pinned)) == 6
     assert repr(loader) == "HASPLoader(6 parts, batch_size=1, shuffle=False, rank 0 of 1)"
 
