@@ -137,7 +137,8 @@ MUTATIONS = [
         f"{LOAD}::test_8_ranks_share_an_epoch",
     ),
     Mutation(
-        "9", "hasp/load/join.py", "between = [] if cut is None else _cut_ranges(cut, chosen)", "between = []",
+        "9", "hasp/load/join.py", "between, cut_attrs = _between(cut, chosen, ends)",
+        "between, cut_attrs = _between(None, chosen, ends)",
         f"{PROPERTY}::test_9_merging_parts",
     ),
     Mutation(

@@ -32,8 +32,8 @@ from hasp.errors import HaspError
 from hasp.load.cache import HaloCache, RowCache, capacities
 from hasp.load.crossing import Crossing, Incoming
 from hasp.load.demand import BatchAsk, Demand, Future
-from hasp.load.interleave import Places
 from hasp.load.policies import policy_named
+from hasp.load.runs import Run, put_among, rows_among, sorted_by_destination
 from hasp.load.sampler import PartSampler
 from hasp.load.store import Store
 from hasp.part import Edges, Part
@@ -242,16 +242,16 @@ class Halos:
 def _add_edges(out: Any, cut: Edges, incoming: Incoming, source: Ints, destination: Ints) -> None:
     """Put cut edges among those of the batch, all by ascending (destination, ``e_id``)."""
     columns = torch.from_numpy(incoming.columns)
-    index, e_id = out.edge_index, out.e_id
-    more = take_rows(cut.e_id, columns).to(e_id.dtype)
-    places = Places.of(index[1].numpy(), e_id.numpy(), destination, more.numpy())
+    index, ids = out.edge_index.numpy(), out.e_id.numpy()
+    more = np.take(cut.e_id.numpy(), incoming.columns).astype(np.int64)
+    order = sorted_by_destination(destination, more)
+    columns = columns[torch.from_numpy(order)]
+    few = Run(source[order], destination[order], more[order])
+    new = np.empty((2, ids.size + order.size), index.dtype), np.empty(ids.size + order.size, ids.dtype)
+    place = put_among([Run(index[0], index[1], ids)], [0], few, *new)
     for name, value in cut.attrs.items():
-        out[name] = places.rows(out[name], take_rows(value, columns))
-    ends = [
-        places.rows(row, torch.from_numpy(new).to(row.dtype)) for row, new in zip(index, (source, destination), strict=True)
-    ]
-    out.edge_index = torch.stack(ends)
-    out.e_id = places.rows(e_id, more)
+        out[name] = rows_among(out[name], take_rows(value, columns), place)
+    out.edge_index, out.e_id = (torch.from_numpy(values) for values in new)
 
 
 def _distinct(keys: Sequence[Ints]) -> Ints:

@@ -13,11 +13,9 @@ from load_fakes import build, example, random_graph, same, stores
 from torch import Tensor
 
 from hasp.errors import HaspError
-from hasp.load import interleave, join
 from hasp.load import merge as merging
-from hasp.load.interleave import Places, sorted_by_destination
+from hasp.load import runs
 from hasp.load.merge import merge
-from hasp.part import Edges
 from hasp.rows import join_rows, room, take_rows
 from hasp.sample import sample
 
@@ -113,8 +111,7 @@ def test_numbers_too_wide_for_one_key_are_sorted_otherwise(made: Any, draw: Any)
     expected = merge(store, parts)
     for bits in (0, 4, 9):  # nothing fits, or only the small types do
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(join, "_BITS", bits)
-            patch.setattr(interleave, "_BITS", bits)
+            patch.setattr(runs, "_BITS", bits)
             same(merge(store, parts), expected)
 
 
@@ -245,24 +242,14 @@ def test_wrong_parts_are_refused(parts: list[int], text: str) -> None:
         merge(store, [0], index_dtype=torch.int16)
 
 
-def test_sorting_falls_back_where_one_key_would_overflow() -> None:
-    destination = np.array([2**40, 5, 5, 2**40])
-    e_id = np.array([2**40, 9, 2**41, 3])
-    assert sorted_by_destination(destination, e_id).tolist() == [1, 2, 3, 0]
-
-
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])
-def test_rows_are_joined_and_put_between_whatever_the_dtype(dtype: torch.dtype) -> None:
+def test_rows_are_joined_whatever_the_dtype(dtype: torch.dtype) -> None:
     for width in (1, 2, 3, 0):
         value = torch.arange(3 * width).view(3, width).to(dtype)
         joined = join_rows([value, value[:1], value[1:]])
         assert joined.dtype == dtype
         expected = torch.stack([value[i] for i in (0, 1, 2, 0, 1, 2)])
         assert torch.equal(joined.view(torch.uint8), expected.view(torch.uint8))
-        mixed = Places.of(np.array([0, 0, 4]), np.array([1, 5, 0]), np.array([4, 0]), np.array([2, 3])).rows(value, value[1:])
-        expected = torch.stack([value[i] for i in (0, 2, 1, 2, 1)])
-        assert mixed.dtype == dtype
-        assert torch.equal(mixed.view(torch.uint8), expected.view(torch.uint8))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bfloat16, torch.bool])
@@ -281,27 +268,3 @@ def test_room_is_rows_of_the_same_kind(dtype: torch.dtype, shape: tuple[int, ...
         out, expected = room(like, count), like.new_empty((count, *shape[1:]))
         assert (out.dtype, out.shape, out.stride()) == (dtype, expected.shape, expected.stride())
     assert join_rows([like, like]).shape == (2 * shape[0], *shape[1:])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3)), max_size=30), st.data())
-def test_cut_ranges_are_those_of_the_chosen_parts(found: Any, draw: Any) -> None:
-    """Against a loop over all pairs."""
-    count = {(a, b): n for a, b, n in found if a != b}
-    pairs = sorted(count)
-    ptr = np.cumsum([0, *(count[pair] for pair in pairs)])
-    total = int(ptr[-1])
-    cut = Edges(
-        torch.zeros(2, total, dtype=torch.int32),
-        torch.zeros(total, dtype=torch.int32),
-        {},
-        torch.tensor(pairs, dtype=torch.int32).view(-1, 2),
-        torch.from_numpy(ptr),
-    )
-    chosen = sorted(draw.draw(st.sets(st.integers(0, 7), min_size=1)))
-    expected = [
-        (int(ptr[k]), int(ptr[k + 1]), chosen.index(a), chosen.index(b))
-        for k, (a, b) in enumerate(pairs)
-        if a in chosen and b in chosen
-    ]
-    assert join._cut_ranges(cut, chosen) == expected
