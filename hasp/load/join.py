@@ -144,11 +144,13 @@ def _between(
     assert len(owned) == 2  # edges are cut between entities
     from hasp.kernels import join as kernel
 
-    _, *rows, e_id = scratch(count)
+    _, _, *rows, e_id = scratch(count)
     kernel.put_groups(groups, *cut.edge_index.numpy(), cut.e_id.numpy(), *(end.start for end in owned), *rows, e_id)
     rows = [row if end.row is None else end.row[row] for row, end in zip(rows, owned, strict=True)]
     ranges = groups[:, :2].tolist()
-    return [Run(rows[0], rows[1], e_id)], {k: join_rows([v[low:high] for low, high in ranges]) for k, v in cut.attrs.items()}
+    return [Run(rows[0], rows[1], e_id, in_order=False)], {
+        k: join_rows([v[low:high] for low, high in ranges]) for k, v in cut.attrs.items()
+    }
 
 
 def _sorted(between: Sequence[Run], limits: tuple[int, int, int], attrs: Mapping[str, Tensor]) -> tuple[Run, dict[str, Tensor]]:

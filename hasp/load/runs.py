@@ -1,8 +1,7 @@
 """Runs: lists of edges that come in order, sorted into one by (destination, ``e_id``), or put among each other.
 
-Where all bits of an edge fit one 63-bit number (destination | ``e_id`` | source), sorting is one sort of such numbers, which
-NumPy does with vector instructions, and everything is read off the sorted numbers: no permutation is made, nothing is
-gathered. Else an argsort and gathers give the same result.
+Where all bits of an edge fit one 63-bit number (destination | ``e_id`` | source), such numbers are merged, and everything is
+read off them: no permutation is made, nothing is gathered. Else an argsort and gathers give the same result.
 
 Few edges among many that are in order are sorted alone; the many are copied around them in one pass.
 """
@@ -25,7 +24,7 @@ Ints = npt.NDArray[np.signedinteger[Any]]
 Places = npt.NDArray[np.int64]
 
 _BITS = 63  # of a non-negative int64
-_KEEP = 1 << 18  # edges: 8 MB in all
+_KEEP = 1 << 18  # edges: 10 MB in all
 _LAST = np.iinfo(np.int64).max
 _local = threading.local()
 
@@ -39,6 +38,7 @@ class Run(NamedTuple):
         e_id: ``[e]``.
         source_add: what is added to each source.
         destination_add: what is added to each destination.
+        in_order: they are sorted by (destination, ``e_id``).
     """
 
     source: Ints
@@ -46,13 +46,14 @@ class Run(NamedTuple):
     e_id: Ints
     source_add: int = 0
     destination_add: int = 0
+    in_order: bool = True
 
 
 def sort_runs(runs: Sequence[Run], limits: tuple[int, int, int], out: Ints, e_id: Ints, *, ordered: bool) -> Places | None:
     """Write all edges by (destination, ``e_id``).
 
     Args:
-        runs: one or more, in any order, each too.
+        runs: one or more.
         limits: above all destinations, ids and sources.
         out: ``[2, n]``, gets (sources, destinations).
         e_id: ``[n]``, gets the ids.
@@ -73,12 +74,16 @@ def sort_runs(runs: Sequence[Run], limits: tuple[int, int, int], out: Ints, e_id
         order = sorted_by_destination(destination, ids)
         out[0], out[1], e_id[:] = source[order], destination[order], ids[order]
         return order if ordered else None
-    key, at = scratch(e_id.size)[0], 0
+    (key, spare, *_), at = scratch(e_id.size), 0
+    ptr = np.cumsum([0, *(run.e_id.size for run in runs)])
     for run in runs:
         low, add = (np.arange(at, at + run.e_id.size), 0) if ordered else (run.source, run.source_add)
         kernel.pack_edges(run.destination, run.destination_add, run.e_id, low, add, id_bits, low_bits, key[at:])
+        if not run.in_order:
+            key[at : at + run.e_id.size].sort()
         at += run.e_id.size
-    key.sort()
+    if kernel.merge_runs(key, ptr, spare):
+        key = spare
     if not ordered:
         kernel.unpack_edges(key, id_bits, low_bits, out[1], e_id, out[0])
         return None
@@ -149,18 +154,18 @@ def sorted_by_destination(destination: npt.NDArray[Any], e_id: npt.NDArray[Any])
     return order[np.argsort(destination[order], kind="stable")].astype(np.int64, copy=False)
 
 
-def scratch(count: int) -> tuple[Places, Places, Places, Places]:
-    """Four arrays of this thread that are written over at the next call; :func:`sort_runs` takes the first.
+def scratch(count: int) -> list[Places]:
+    """Five arrays of this thread that are written over at the next call; :func:`sort_runs` takes the first two.
 
     Kept, they stay in the processor's cache, where new ones would begin in memory. Large ones are not kept, so that a large
     batch does not hold memory for good.
     """
     kept = getattr(_local, "arrays", None)
     if count > _KEEP:
-        kept = np.empty((4, count), dtype=np.int64)
+        kept = np.empty((5, count), dtype=np.int64)
     elif kept is None:
-        kept = _local.arrays = np.empty((4, _KEEP), dtype=np.int64)
-    return kept[0, :count], kept[1, :count], kept[2, :count], kept[3, :count]
+        kept = _local.arrays = np.empty((5, _KEEP), dtype=np.int64)
+    return [array[:count] for array in kept]
 
 
 def bits(count: int) -> int:

@@ -84,6 +84,17 @@ def test_edges_as_numbers(found: Any, dtype: Any, to: Any) -> None:
     np.testing.assert_array_equal(mine, [dst + 2**20, e_id, low + 1])
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.integers(-5, 20), max_size=12), min_size=1, max_size=7))
+def test_runs_are_merged(lists: Any) -> None:
+    """Long and short ones, empty ones, equal numbers."""
+    keys = np.array([key for run in lists for key in sorted(run)], np.int64)
+    ptr, spare, expected = np.cumsum([0, *map(len, lists)]), np.zeros_like(keys), keys.copy()
+    assert not slow.merge_runs(expected, ptr, spare)
+    found = spare if fast.merge_runs(keys, ptr, spare) else keys
+    np.testing.assert_array_equal(found, expected)
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(ENDS, min_size=1, max_size=4), IDS, st.sampled_from([63, 12, 0]), st.booleans())
 def test_runs_are_sorted_together(lists: Any, dtype: Any, most: int, ordered: bool) -> None:
@@ -91,7 +102,10 @@ def test_runs_are_sorted_together(lists: Any, dtype: Any, most: int, ordered: bo
     ids = np.random.default_rng(count).permutation(count)
     for k, pairs in enumerate(lists):
         src, dst = (np.array([pair[i] for pair in pairs], dtype) for i in (0, 1))
-        made.append(Run(src, dst, ids[at : at + len(pairs)].astype(dtype), 2 * k, k))
+        e_id = ids[at : at + len(pairs)].astype(dtype)
+        order = np.lexsort((e_id, dst)) if k % 2 else np.arange(e_id.size)
+        src, dst, e_id = src[order], dst[order], e_id[order]
+        made.append(Run(src, dst, e_id, 2 * k, k, bool(k % 2)))
         rows += [(d + k, e, s + 2 * k, i) for i, (s, d, e) in enumerate(zip(src, dst, made[-1].e_id, strict=True), at)]
         at += len(pairs)
     out, e_id = np.zeros((2, count), dtype), np.zeros(count, dtype)
@@ -138,7 +152,7 @@ def test_sorting_falls_back_where_one_key_would_overflow() -> None:
 
 def test_large_scratch_is_not_kept() -> None:
     small = runs.scratch(5)
-    assert [len(array) for array in small] == [5] * 4
+    assert [len(array) for array in small] == [5] * 5
     assert np.shares_memory(small[2], runs.scratch(7)[2])
     large = runs.scratch(runs._KEEP + 1)
     assert not np.shares_memory(large[0], runs.scratch(runs._KEEP + 1)[0])
