@@ -31,6 +31,7 @@ __all__ = ["Buckets", "bucket_edges", "row_type", "sort_by_destination", "sort_c
 Array = npt.NDArray[np.integer[Any]]
 
 _SLICE = 1 << 16  # edges whose ids differ in 16 bits alone
+_FEW = 4  # keys per edge that are still counted
 _BLOCK = 1 << 18  # edges that one thread places in one go: few enough that a type of a million edges keeps every core busy
 
 
@@ -85,8 +86,14 @@ class Buckets:
         """The edges of one part, sorted by (destination, edge id), with the attributes of :attr:`attrs` alone."""
         window = slice(self.ptr[part_id], self.ptr[part_id + 1])
         src, dst = (end[window] for end in self.ends)
-        attrs = {k: v[window] for k, v in self.attrs.items()}
-        return sort_edges(src, dst, self.ids(part_id), int(self.num_keys[part_id]), attrs)
+        num_keys = int(self.num_keys[part_id])
+        if self.attrs or num_keys > max(_FEW * dst.size, _SLICE):  # counters of so many keys would be most of the work
+            attrs = {k: v[window] for k, v in self.attrs.items()}
+            return sort_edges(src, dst, self.ids(part_id), num_keys, attrs)
+        index, ids = np.empty((2, dst.size), self.row_type), np.empty(dst.size, self.id_type)
+        start = np.zeros(num_keys + 1, numpy_ids(dst.size))
+        kernel.sort_bucket(dst, src, self.low[window], self.slices[:, part_id], _SLICE, start, index[1], index[0], ids)
+        return Edges(torch.from_numpy(index), torch.from_numpy(ids))
 
     def cut(self) -> tuple[Array, Array, Array]:
         """(sources, destinations, edge ids) of the cut edges, ascending by edge id."""

@@ -201,6 +201,17 @@ def test_sort_rows(rows, dtype):
     same((ours, theirs))
 
 
+@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=9), IDS, st.sampled_from([4, 2**16]), st.data())
+def test_sort_bucket(slices, dtype, size, draw):
+    ids = [size * s + i for s, some in enumerate(slices) for i in sorted(some)]
+    low, counts = np.array([i % 2**16 for i in ids], np.uint16), np.array([len(some) for some in slices], np.int32)
+    key, other = (np.array(draw.draw(st.lists(st.integers(0, n), min_size=len(ids), max_size=len(ids))), dtype) for n in (5, 9))
+    ours, theirs = np.zeros((2, 3, len(ids)), dtype)
+    bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *ours)
+    slow_bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *theirs)
+    same((ours, theirs))
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40), IDS, st.integers(0, 3))
 def test_packed_rows(rows, dtype, more):
     """Packed, sorted and unpacked is what sorting the rows gives."""

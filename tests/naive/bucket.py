@@ -51,6 +51,13 @@ def sort_rows(key, other, e_id, num_keys, out_key, out_other, out_id):
         out_key[at], out_other[at], out_id[at] = key[i], other[i], e_id[i]
 
 
+def sort_bucket(key, other, low, counts, size, start, out_key, out_other, out_id):
+    """Twin of the kernel of this name."""
+    e_id = [0] * len(key)
+    whole_ids(low, counts, size, e_id)
+    sort_rows(key, other, e_id, len(start) - 1, out_key, out_other, out_id)
+
+
 def pack_rows(key, bits, out):
     """Twin of the kernel of this name."""
     out[:] = [int(k) * 2**bits + i for i, k in enumerate(key)]
