@@ -55,11 +55,11 @@ def test_reading_parts_and_loading_them_one_by_one_compiles_nothing(tmp_path):
     assert run(f"{WITHOUT} {loading(1)}; {BUILDER}", parts_of_two(tmp_path)) == ["loaded", "6"]
 
 
-def test_merging_parts_imports_no_more_of_the_builder_than_one_kernel(tmp_path):
+def test_merging_parts_imports_its_kernels_and_no_more_of_the_builder(tmp_path):
     found = run(
         f"{loading(2)}; print(*(m for m in sys.modules if m.startswith('hasp.kernels.'))); {BUILDER}", parts_of_two(tmp_path)
     )
-    assert found == ["loaded", "6", "hasp.kernels.join", "hasp.kernels"]
+    assert found == ["loaded", "6", "hasp.kernels.jit", "hasp.kernels.join", "hasp.kernels"]
 
 
 def loading(batch_size):

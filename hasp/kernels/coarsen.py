@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = [
     "LOOK",
@@ -28,7 +29,7 @@ __all__ = [
 LOOK = 4096
 """Neighbours of one node that are looked at: the cluster of a hub decides nothing, and its table should stay in cache."""
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = [
     "SHIFT",
@@ -27,7 +28,7 @@ __all__ = [
 SHIFT = 12
 """A bucket has ``2**SHIFT`` rows, or fewer where a number then has 32 bits, or more where there would be too many buckets."""
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

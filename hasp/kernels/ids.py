@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["fill_slots", "fill_text", "find_slots", "find_text"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

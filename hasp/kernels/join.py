@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["find_groups", "merge_runs", "pack_edges", "put_among", "put_groups", "unpack_edges"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

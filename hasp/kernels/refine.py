@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["best_move", "boundary", "commit_moves", "propose_moves", "rebalance", "search"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

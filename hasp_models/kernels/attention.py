@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["backward_dst", "forward", "merge_forward"]
 
-njit: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+njit: Any = jit(fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 @njit

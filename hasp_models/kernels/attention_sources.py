@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from hasp.kernels.jit import jit
 
 __all__ = ["backward_src", "backward_src_tied", "merge_rows"]
 
-njit: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+njit: Any = jit(fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 @njit

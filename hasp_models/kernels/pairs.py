@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from hasp.kernels.jit import jit
 
 __all__ = ["mark", "number", "spread"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

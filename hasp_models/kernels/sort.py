@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from hasp.kernels.jit import jit
 
 __all__ = ["by_destination", "by_source", "count_pieces", "cut_rows", "extents"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from hasp.kernels.jit import jit
 
 __all__ = ["add_products", "add_rows"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 
 @njit

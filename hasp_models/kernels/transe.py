@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["distances", "group", "move_nodes", "move_relations"]
 
 # Without error_model, each division asks whether it divides by 0, and no loop with one is vectorised.
-njit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+njit: Any = jit(error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 @njit

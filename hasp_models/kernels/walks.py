@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from hasp.kernels.jit import jit
 
 __all__ = ["COUNT_BITS", "NODE_BITS", "count_visits", "sum_rows"]
 
-njit: Any = numba.njit(nogil=True, cache=True)
+njit: Any = jit()
 
 NODE_BITS, COUNT_BITS = 31, 20
 """A node and its count share one number while they are sorted; 12 bits of a hash between them settle ties."""
