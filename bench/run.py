@@ -38,6 +38,7 @@ BENCHES = (
     "pipeline",
     "relation_attention",
     "pretrain",
+    "transe",
     "ladder",
     "compression",
     "trees",

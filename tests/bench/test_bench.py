@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from bench_rows import numbers
 
-from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, pretrain, run, samplers
+from bench import csr, ladder, loader, materialise, measure, partition_graphs, pipeline, pretrain, run, samplers, transe
 from bench.graphs import ENTITIES, Planted, hetero, load, planted, save
 from bench.measure import Peak
 from bench.table import Table
@@ -156,6 +157,29 @@ def test_an_epoch_of_transe_is_timed_each_way_and_equal_steps_have_equal_losses(
     assert ours == pytest.approx(torchs, rel=1e-4) and ours > 0
 
 
+def test_transe_stands_beside_its_oracle(capsys, monkeypatch):
+    """As run where pykeen is, with its place taken by ours from other seeds; without it, it says what is missing."""
+
+    def graph(name):
+        facts = np.unique(np.random.default_rng(len(name)).integers(0, [20, 3, 20], (300, 3)), axis=0)
+        parts = (SimpleNamespace(mapped_triples=torch.from_numpy(facts[i::3])) for i in range(3))
+        named = dict(zip(("training", "validation", "testing"), parts, strict=True))
+        return SimpleNamespace(num_entities=20, num_relations=3, **named)
+
+    ways = {"hasp_models": transe.ours, "pykeen": lambda data, epochs, seed: transe.ours(data, epochs, seed + 9)}
+    table = transe.compare(("a", "bc"), 2, 3, ways, graph, "pykeen 0")
+    assert [(row["graph"], row["by"]) for row in table.rows] == [(g, way) for g in ("a", "bc") for way in ways]
+    assert not table.alone() and "pykeen 0. Means" in table.markdown()
+    for mine, peer in zip(table.rows[::2], table.rows[1::2], strict=True):
+        mrr, other = ([metrics["mrr"] for metrics, _ in row["runs"]] for row in (mine, peer))
+        difference, error = map(float, mine[transe.DIFFERENCE].split(" ± "))
+        assert difference == pytest.approx(np.mean(mrr) - np.mean(other), abs=6e-4)
+        assert error == pytest.approx(np.sqrt(np.var(mrr, ddof=1) / 3 + np.var(other, ddof=1) / 3), abs=6e-4)
+        assert mine[transe.FASTER] == pytest.approx(peer["seconds"] / mine["seconds"]) and peer[transe.FASTER] == 1
+    monkeypatch.setattr(transe.importlib.util, "find_spec", lambda name: None)
+    assert transe.run("small") == [] and "needs pykeen" in capsys.readouterr().out
+
+
 def test_ladder_climbs_on_every_rung_with_the_same_model():
     (table,) = ladder.run("small")
     assert [row["rung"] for row in table.rows] == list(ladder.RUNGS)
@@ -258,8 +282,6 @@ UNPAIRED = {"plan", "check", "fingerprint", "split", "cut", "fill", "bucket", "s
 
 def test_a_demo_shows_what_it_printed(monkeypatch):
     """As run by the bench, with the command's output in the place of a run."""
-    from types import SimpleNamespace
-
     from bench import demo
 
     monkeypatch.setattr(
