@@ -33,7 +33,7 @@ _FAR = 500  # ranks that are looked at
 
 
 class MaxMargin:
-    """The loss above. Both ends of a link ask, half each. What a query is linked to in this batch is no negative for it.
+    """PinSage's max-margin loss. Both ends of a link ask, half each. What a query is linked to in its batch is no negative.
 
     Args:
         edge_type: the supervised links, between entities of one type; the loader gives their pairs (``edge_label_index``).
