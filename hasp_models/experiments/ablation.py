@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hasp_models.experiments.context import Context, Experiment, Row, fit_job
 from hasp_models.experiments.graph_models import TRAINING
 from hasp_models.experiments.judge import judge
@@ -39,6 +41,16 @@ CHANGES: dict[str, Settings] = {
 """What is changed -> the settings that differ from the chosen ones; what changes nothing is left out. Besides these: the model
 without the KG."""
 
+WITHOUT_KG = (
+    _FULL,
+    "EELs alone (no weak links)",
+    "entities without vectors of their own",
+    "InfoNCE from a random start",
+    "the paper's loss (Eq. 4-5) from a random start",
+)
+"""Changes that are made to the model without the KG, too: where pretrained concepts pay."""
+
+_NO_KG = "without the KG"
 _WORDS = {"co_sim": "Co-Sim", "hc": "HC-Sim"}
 _SEEN = (("co_sim", "all"), ("hc", "all"), ("hc", "cold"))
 
@@ -56,9 +68,21 @@ def _by_change(context: Context) -> dict[str, list[Job]]:
     return {name: context.jobs("ablation", OURS, name, more) for name, more in real.items()}
 
 
+def _no_kg(context: Context) -> dict[str, list[Job]]:
+    """The same changes without the KG; what was chosen for that model stays, but for what is changed."""
+    changed = _by_change(context)
+    chosen = context.jobs("ablation", OURS)[0].settings
+    found = {}
+    for name in WITHOUT_KG:
+        if name in changed:
+            settings = changed[name][0].settings
+            more = {k: v for k, v in settings.items() if v != chosen[k]}
+            found[name] = context.jobs("ablation", PLAIN, "" if name == _FULL else name, more)
+    return found
+
+
 def _jobs(context: Context) -> list[Job]:
-    own = [job for jobs in _by_change(context).values() for job in jobs]
-    return own + context.jobs("ablation", PLAIN)
+    return [job for found in (_by_change(context), _no_kg(context)) for jobs in found.values() for job in jobs]
 
 
 def _run(context: Context, job: Job) -> Outcome:
@@ -69,10 +93,16 @@ def _run(context: Context, job: Job) -> Outcome:
 
 def _rows(context: Context) -> list[Row]:
     found = {name: context.values(jobs).get("", {}) for name, jobs in _by_change(context).items()}
-    found["without the KG"] = context.values(context.jobs("ablation", PLAIN)).get("", {})
-    rows = rows_of(found, metrics=("map@10",), groups=(None, "cold"), reference=_FULL, samples=context.size.samples)
+    plain = {name: context.values(jobs).get("", {}) for name, jobs in _no_kg(context).items()}
+    how: dict[str, Any] = {"metrics": ("map@10",), "groups": (None, "cold"), "samples": context.size.samples}
+    rows = rows_of({**found, _NO_KG: plain[_FULL]}, reference=_FULL, **how)
+    for name, values in plain.items():
+        # Each stands beside itself with the KG, whose row is there already.
+        label = _without(name)
+        paired = rows_of({name: found[name], label: values}, reference=name, **how)
+        rows += [{**row, "pair": name} for row in paired if row["method"] == label]
     rows = [{**row, "seeds": context.seeds_of(METHODS[OURS])} for row in rows if row["truth"] in ("co_sim", "hc")]
-    return with_holm(rows, lambda row: (row["truth"], row["group"]) in _SEEN)
+    return with_holm(rows, lambda row: (row["truth"], row["group"]) in _SEEN and row.get("pair") != _FULL)
 
 
 def _text(rows: list[Row]) -> str:
@@ -80,14 +110,27 @@ def _text(rows: list[Row]) -> str:
     heads = [_WORDS[t] + ("" if g == "all" else f" {g}") + " map@10" for t, g in seen]
     head = ["changed", *heads, *(f"{h}: as it is over this (p)" for h in heads)]
     lines = []
-    for name in dict.fromkeys(row["method"] for row in rows):
+    for name in dict.fromkeys(row["method"] for row in rows if "pair" not in row):
         found = [pick(rows, method=name, truth=t, group=g) for t, g in seen]
         lines.append([name, *(cell(r, interval=True) for r in found), *(_over(r) for r in found)])
     said = (
         "One thing is changed at a time; the other settings stay as they were chosen for the model as it is, except that a "
         "random start is trained as the graph baselines are. Paired intervals over queries; p after Holm's correction."
     )
-    return "\n".join([said, "", markdown(head, lines)])
+    out = [said, "", markdown(head, lines)]
+    if pairs := list(dict.fromkeys(row["pair"] for row in rows if "pair" in row)):
+        head = ["what pretrained concepts bring", *heads, *(f"{h}: over the same without the KG (p)" for h in heads)]
+        lines = []
+        for name in pairs:
+            mine = [pick(rows, method=name, truth=t, group=g) for t, g in seen]
+            plain = [pick(rows, pair=name, truth=t, group=g) for t, g in seen]
+            lines.append([name, *(cell(r, interval=True) for r in mine), *(_over(r) for r in plain)])
+        out += ["", markdown(head, lines)]
+    return "\n".join(out)
+
+
+def _without(name: str) -> str:
+    return _NO_KG if name == _FULL else f"{name}, {_NO_KG}"
 
 
 def _over(row: Row | None) -> str:
@@ -98,7 +141,7 @@ def _over(row: Row | None) -> str:
 
 def _draw(rows: list[Row]) -> dict[str, str]:
     titles = {t: f"One change at a time: {words} MAP@10" for t, words in _WORDS.items()}
-    return method_bars(rows, "ablation", titles)
+    return method_bars([row for row in rows if "pair" not in row], "ablation", titles)
 
 
 ABLATION = Experiment("ablation", "One change at a time", (OURS, PLAIN), (OURS, PLAIN), _jobs, _run, _rows, _text, _draw)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from hasp.errors import HaspError
 from hasp_models.cli import app
-from hasp_models.experiments.ablation import CHANGES
+from hasp_models.experiments.ablation import CHANGES, WITHOUT_KG
 from hasp_models.experiments.context import Context
 from hasp_models.experiments.method import digest
 from hasp_models.experiments.methods import METHODS
@@ -129,13 +129,22 @@ def test_figures_7_and_8_compare_with_no_change(everything: Any) -> None:
 
 
 def test_every_change_of_the_ablation_reaches_the_model(everything: Any) -> None:
-    rows = [r for r in everything[1] if r["experiment"] == "ablation" and r["truth"] == "co_sim" and r["group"] == "all"]
+    every = [r for r in everything[1] if r["experiment"] == "ablation" and r["truth"] == "co_sim" and r["group"] == "all"]
+    rows = [row for row in every if "pair" not in row]
     means = {row["method"]: row["mean"] for row in rows}
     changed = {n for n, more in CHANGES.items() if more.get("trust") != 0.0 or len(more) > 1}  # here, trust is 0 as it is
     assert set(means) == {*changed, "without the KG"} and len(changed) == len(CHANGES) - 1
     full = means.pop("as it is")
     assert all(mean != full for mean in means.values()), means
     assert {r["method"] for r in rows if "gain_relative" in r} == set(means)
+    pairs = {row["pair"]: row for row in every if "pair" in row}
+    assert set(pairs) == set(WITHOUT_KG) <= {"as it is", *means}
+    for name, row in pairs.items():  # each beside the same with the KG
+        beside = full if name == "as it is" else means[name]
+        assert row["gain_relative"] == pytest.approx(beside / row["mean"] - 1) and row["mean"] != beside
+    assert pairs["as it is"]["mean"] == means["without the KG"]
+    text = (everything[0] / "ablation" / "table.md").read_text()
+    assert text.count("what pretrained concepts bring") == 1
 
 
 def test_a_repeated_run_fits_nothing_and_gives_the_same_rows(everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
