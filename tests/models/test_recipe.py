@@ -16,6 +16,7 @@ from hasp.graph import Graph
 from hasp.sources.reverse import add_reverse
 from hasp_models.infer import embed_all
 from hasp_models.recipe import blend_start, linked, rarity, shares_of, tiers_of
+from hasp_models.runs import new_model
 from hasp_models.transe import pretrain
 from hasp_models.triples import Triples
 
@@ -127,3 +128,19 @@ def test_refusals() -> None:
     other = Triples.from_graph(Graph({"title": 3, "genre": 2}, {HAS: (torch.tensor([0, 1]), torch.tensor([1, 0]))}))
     with pytest.raises(HaspError, match="pretrained concepts are of the graph"):
         blend_start(parts_of(catalogue()), {CO: 0.5}, concepts=pretrain(other, dim=4, epochs=1))
+
+
+def test_without_that_start_pretrained_concepts_are_as_long_as_vectors_that_entities_have() -> None:
+    """Else they drown them; where entities have none, there is nothing to drown, and values have the usual scale."""
+    graph = catalogue()
+    concepts = pretrain(Triples.from_graph(graph, Schema(entity="title", eel=[CO])), dim=48, epochs=2, seed=0)
+    parts = parts_of(graph)
+    beside, alone = (new_model(parts, {"dim": 256, "layers": 1, "free": free}, concepts, 0).inputs for free in (True, False))
+    made = beside("genre", torch.arange(21), None) - beside.of_table["genre"].bias
+    own = beside("title", torch.arange(COUNT), None)
+    assert made.norm(dim=1).square().mean().sqrt().item() == pytest.approx(1.0, abs=0.15)
+    assert own.norm(dim=1).square().mean().sqrt().item() == pytest.approx(1.0, abs=0.15)
+    ratio = alone.tables["genre"] / beside.tables["genre"]
+    assert torch.allclose(ratio, torch.full_like(ratio, math.sqrt(256 / 3)))
+    root = math.sqrt(alone.tables["genre"].square().mean().item())
+    assert root == pytest.approx(concepts.features("genre", rms=True).square().mean().sqrt().item())
