@@ -179,15 +179,20 @@ def test_one_end(draws, num_parts, dtype, step):
     same((where, naive_where), (cursor, fast_cursor), (fast_out[2][where], np.arange(end.size, dtype=np.int32)))
 
 
-@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=9), IDS, st.sampled_from([4, 40_000, 2**16]))
-def test_whole_ids(slices, dtype, size):
-    """The low bits of ids, and how many are in each slice, give the ids."""
+@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=9), IDS, st.sampled_from([4, 40_000, 2**16]), st.data())
+def test_whole_ids(slices, dtype, size, draw):
+    """The low bits of ids, and how many are in each slice, give the ids; and edges with such ids are sorted in one go."""
     ids = [size * s + i for s, some in enumerate(slices) for i in sorted(some)]
     low, counts = np.array([i % 2**16 for i in ids], np.uint16), np.array([len(some) for some in slices], np.int32)
     ours, theirs = np.full((2, len(ids)), -7, dtype)
     bucket.whole_ids(low, counts, size, ours)
     slow_bucket.whole_ids(low, counts, size, theirs)
     same((ours, theirs), (ours, np.array(ids, dtype)))
+    key, other = (np.array(draw.draw(st.lists(st.integers(0, n), min_size=len(ids), max_size=len(ids))), dtype) for n in (5, 9))
+    ours, theirs = np.zeros((2, 3, len(ids)), dtype)
+    bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *ours)
+    slow_bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *theirs)
+    same((ours, theirs))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=40), IDS)
@@ -198,17 +203,6 @@ def test_sort_rows(rows, dtype):
     theirs = np.zeros((3, key.size), dtype)
     bucket.sort_rows(key, other, e_id, 6, *ours)
     slow_bucket.sort_rows(key, other, e_id, 6, *theirs)
-    same((ours, theirs))
-
-
-@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=9), IDS, st.sampled_from([4, 2**16]), st.data())
-def test_sort_bucket(slices, dtype, size, draw):
-    ids = [size * s + i for s, some in enumerate(slices) for i in sorted(some)]
-    low, counts = np.array([i % 2**16 for i in ids], np.uint16), np.array([len(some) for some in slices], np.int32)
-    key, other = (np.array(draw.draw(st.lists(st.integers(0, n), min_size=len(ids), max_size=len(ids))), dtype) for n in (5, 9))
-    ours, theirs = np.zeros((2, 3, len(ids)), dtype)
-    bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *ours)
-    slow_bucket.sort_bucket(key, other, low, counts, size, np.zeros(7, np.int32), *theirs)
     same((ours, theirs))
 
 
