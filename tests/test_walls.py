@@ -56,9 +56,8 @@ def test_reading_parts_and_loading_them_one_by_one_compiles_nothing(tmp_path):
 
 
 def test_merging_parts_imports_its_kernels_and_no_more_of_the_builder(tmp_path):
-    found = run(
-        f"{loading(2)}; print(*sorted(m for m in sys.modules if m.startswith('hasp.kernels.'))); {BUILDER}", parts_of_two(tmp_path)
-    )
+    kernels = "print(*sorted(m for m in sys.modules if m.startswith('hasp.kernels.')))"
+    found = run(f"{loading(2)}; {kernels}; {BUILDER}", parts_of_two(tmp_path))
     assert found == ["loaded", "6", "hasp.kernels.jit", "hasp.kernels.join", "hasp.kernels"]
 
 
