@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = {"dim": 50, "batch_size": 256, "lr": 0.01, "margin": 
 OURS, THEIRS = "hasp_models", "pykeen"
 METRICS = ("mrr", "hits@1", "hits@10", "mean_rank")
 DIFFERENCE, FASTER = "mrr - pykeen's ± its standard error", "times faster"
+BESIDE = (DIFFERENCE,)
+"""Set a row beside pykeen's."""
 
 Found = tuple[dict[str, float], float]
 """Metrics and seconds."""
@@ -64,7 +66,7 @@ def compare(
             "all entities. Its standard error: of the difference of two means over independent seeds; within two of it,",
             "nothing tells them apart.",
         ],
-        beside=(DIFFERENCE,),
+        beside=BESIDE,
     )
     for name in graphs:
         data = graph_of(name)
