@@ -24,6 +24,8 @@ def find_groups(pairs: Any, ptr: Any, chosen: Any, out: Any) -> tuple[int, int]:
     found = edges = low = 0
     for i in range(chosen.size):
         for j in range(chosen.size):
+            if i == j:
+                continue
             # Pairs are asked for in their order: from where the last one was, in growing steps, then between the last two.
             high, step = low, 1
             while high < pairs.shape[0] and (

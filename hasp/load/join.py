@@ -172,7 +172,11 @@ def _groups(cut: Edges, chosen: Sequence[int]) -> tuple[npt.NDArray[np.int64], i
         raise HaspError("the cut is grouped by pairs of parts, but this one has no pairs; rebuild the parts")
     out = np.empty((len(chosen) * (len(chosen) - 1), 4), dtype=np.int64)
     found, count = kernel.find_groups(cut.pairs.numpy(), cut.ptr.numpy(), np.array(chosen, dtype=np.int32), out)
-    return out[:found], count
+    groups = out[:found]
+    # Kernels do not look whether a place is there, and the file may not have been hashed.
+    if found and (groups[:, 0].min() < 0 or groups[:, 1].max() > cut.num_edges or (groups[:, 0] > groups[:, 1]).any()):
+        raise HaspError(f"groups of the cut lie within its {cut.num_edges:,} edges, but one does not; rebuild the parts")
+    return groups, count
 
 
 def _room(count: int, dtypes: tuple[torch.dtype, torch.dtype]) -> tuple[Ints, Ints]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hasp.rows import room, whole_rows
 
-__all__ = ["Run", "bits", "put_among", "rows_among", "scratch", "sort_runs", "sorted_by_destination"]
+__all__ = ["Run", "put_among", "rows_among", "scratch", "sort_runs", "sorted_by_destination"]
 
 Ints = npt.NDArray[np.signedinteger[Any]]
 Places = npt.NDArray[np.int64]
@@ -64,9 +64,9 @@ def sort_runs(runs: Sequence[Run], limits: tuple[int, int, int], out: Ints, e_id
     """
     from hasp.kernels import join as kernel
 
-    low_bits, id_bits = bits(e_id.size if ordered else limits[2]), bits(limits[1])
+    low_bits, id_bits = _bits(e_id.size if ordered else limits[2]), _bits(limits[1])
     order: Places
-    if bits(limits[0]) + id_bits + low_bits > _BITS:
+    if _bits(limits[0]) + id_bits + low_bits > _BITS:
         source, destination = (
             np.concatenate([np.add(run[end], run[end + 3], dtype=np.int64) for run in runs]) for end in (0, 1)
         )
@@ -168,6 +168,6 @@ def scratch(count: int) -> list[Places]:
     return [array[:count] for array in kept]
 
 
-def bits(count: int) -> int:
+def _bits(count: int) -> int:
     """Bits of the numbers below ``count``."""
     return max(count - 1, 0).bit_length()

@@ -13,9 +13,10 @@ from load_fakes import build, example, random_graph, same, stores
 from torch import Tensor
 
 from hasp.errors import HaspError
+from hasp.load import join, runs
 from hasp.load import merge as merging
-from hasp.load import runs
 from hasp.load.merge import merge
+from hasp.part import Edges
 from hasp.rows import join_rows, room, take_rows
 from hasp.sample import sample
 
@@ -268,3 +269,11 @@ def test_room_is_rows_of_the_same_kind(dtype: torch.dtype, shape: tuple[int, ...
         out, expected = room(like, count), like.new_empty((count, *shape[1:]))
         assert (out.dtype, out.shape, out.stride()) == (dtype, expected.shape, expected.stride())
     assert join_rows([like, like]).shape == (2 * shape[0], *shape[1:])
+
+
+@pytest.mark.parametrize("ptr", [[0, 3], [-1, 2], [2, 1]])
+def test_a_cut_whose_groups_lie_outside_is_refused(ptr: list[int]) -> None:
+    """Compiled code would read on: the file may not have been hashed."""
+    cut = Edges(torch.zeros(2, 2), torch.zeros(2), {}, torch.tensor([[0, 1]], dtype=torch.int32), torch.tensor(ptr))
+    with pytest.raises(HaspError, match="within its 2 edges, but one does not; rebuild"):
+        join._groups(cut, [0, 1])
