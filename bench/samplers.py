@@ -127,6 +127,9 @@ def _ours(data: Any, link: EdgeType) -> dict[str, Callable[[], Iterable[Any]]]:
     return {
         "HASPLoader, 1 of 8 parts per batch": partial(HASPLoader, parts, batch_size=1, **supervised),
         "HASPLoader, 4 of 8 parts per batch": partial(HASPLoader, parts, batch_size=4, **supervised),
+        "HASPLoader, 1 of 8 parts per batch, ids as stored": partial(
+            HASPLoader, parts, batch_size=1, index_dtype=None, **supervised
+        ),
         "HASPLoader, 1 of 8 parts per batch, no supervision drawn": partial(HASPLoader, parts, batch_size=1),
         "the same, ids as stored: no supervision drawn, nothing copied": partial(
             HASPLoader, parts, batch_size=1, index_dtype=None

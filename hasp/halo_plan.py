@@ -16,9 +16,9 @@ from torch import Tensor
 from hasp.backends.auto import choose_for
 from hasp.config import BuildConfig
 from hasp.graph import Graph
-from hasp.load.negatives import distinct as each_once
 from hasp.parallel import blocks
 from hasp.part import numpy_ids
+from hasp.rows import distinct as each_once
 from hasp.schema import Roles
 from hasp.sizes import node_bytes, row_bytes
 from hasp.split import split

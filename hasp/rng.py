@@ -6,14 +6,18 @@ parts and the same order on every machine, at any number of threads, workers and
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["hash64", "permutation", "subkey", "word"]
+__all__ = ["hash64", "hash_one", "permutation", "subkey", "word"]
 
 _WORDS = 6
+_ONES = (1 << 64) - 1
 
 
+@lru_cache(maxsize=256)
 def word(text: str) -> int:
     """A stable 32-bit number for a name, to be used in :func:`subkey` (FNV-1a over UTF-8)."""
     value = 0x811C9DC5
@@ -22,6 +26,7 @@ def word(text: str) -> int:
     return value
 
 
+@lru_cache(maxsize=256)
 def subkey(seed: int, *words: int) -> np.uint64:
     """Derive a 64-bit key from a seed and up to five further numbers (epoch, part, type...).
 
@@ -40,6 +45,14 @@ def hash64(key: np.uint64, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint6
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
+
+
+def hash_one(key: np.uint64, number: int) -> np.uint64:
+    """:func:`hash64` of one number, without an array."""
+    z = (number * 0x9E3779B97F4A7C15 + int(key)) & _ONES
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _ONES
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _ONES
+    return np.uint64(z ^ (z >> 31))
 
 
 def permutation(key: np.uint64, n: int) -> npt.NDArray[np.int64]:

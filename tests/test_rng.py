@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive import rng as slow
 
-from hasp.rng import hash64, permutation, subkey, word
+from hasp.rng import hash64, hash_one, permutation, subkey, word
 
 WORD = st.integers(0, 2**40)
 
@@ -35,6 +35,14 @@ def test_keys(seed, words):
 @given(st.integers(0, 2**64 - 1), st.lists(st.integers(0, 2**62), max_size=9))
 def test_hashes(key, ids):
     assert hash64(np.uint64(key), np.array(ids, np.int64)).tolist() == [slow.hash_id(key, i) for i in ids]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_one_number_is_hashed_as_many_are(key, number):
+    from hasp.kernels.hashing import mixed
+
+    wanted = slow.hash_id(key, number)
+    assert int(hash_one(np.uint64(key), number)) == int(mixed(np.uint64(key), np.uint64(number))) == wanted
 
 
 @given(st.text(max_size=12))

@@ -61,11 +61,18 @@ def test_merging_parts_imports_its_kernels_and_no_more_of_the_builder(tmp_path):
     assert found == ["loaded", "6", "hasp.kernels.jit", "hasp.kernels.join", "hasp.kernels"]
 
 
-def loading(batch_size):
+def test_supervising_links_imports_its_kernels_and_no_more_of_the_builder(tmp_path):
+    kernels = "print(*sorted(m for m in sys.modules if m.startswith('hasp.kernels.')))"
+    supervised = loading(1, "edge_label_index=('title', 'like', 'title'), neg_sampling='binary', disjoint_train_ratio=0.5")
+    found = run(f"{supervised}; {kernels}; {BUILDER}", parts_of_two(tmp_path))
+    assert found == ["loaded", "6", *(f"hasp.kernels.{name}" for name in ("hashing", "jit", "pairs")), "hasp.kernels"]
+
+
+def loading(batch_size, more=""):
     """Code that opens the parts in the folder of its argument and loads them all."""
     return (
         "import sys; from hasp import HASPData, HASPLoader; parts = HASPData.open(sys.argv[1]);"
-        f"n = sum(b['title'].num_nodes for b in HASPLoader(parts, batch_size={batch_size})); str(parts.report());"
+        f"n = sum(b['title'].num_nodes for b in HASPLoader(parts, batch_size={batch_size}, {more})); str(parts.report());"
         "print('loaded', n)"
     )
 
@@ -96,8 +103,8 @@ def test_hasp_does_not_know_its_models():
     assert guilty == []
 
 
-JOINING = {"hasp/load/join.py", "hasp/load/runs.py"}
-"""Files that put edges of several parts together, by compiled kernels."""
+JOINING = {"hasp/load/join.py", "hasp/load/runs.py", "hasp/load/pairs.py"}
+"""Files that put edges of several parts together, or look pairs up, by compiled kernels."""
 
 
 @pytest.mark.parametrize("room", ["load", "store"])

@@ -16,10 +16,10 @@ from torch.utils.data import get_worker_info
 
 from hasp.load import order
 from hasp.load.crossing import Crossing
-from hasp.load.negatives import distinct
 from hasp.load.policies import NEVER
 from hasp.load.sampler import PartSampler
 from hasp.load.store import Store
+from hasp.rows import distinct
 
 __all__ = ["BatchAsk", "Demand", "Future"]
 

@@ -13,16 +13,16 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
-from hasp.load.negatives import Forbidden, corrupt_destinations, draw_pairs
+from hasp.load.negatives import corrupt_destinations, draw_pairs
+from hasp.load.pairs import AnyInts, Pairs, Share, ascending
 from hasp.load.store import Store
-from hasp.rng import hash64, subkey, word
+from hasp.rng import hash_one, subkey, word
 from hasp.rows import take_rows
 from hasp.schema import EdgeType, edge_name
 
 __all__ = ["Links", "reverse_of"]
 
 Ints = npt.NDArray[np.int64]
-_BITS = 63  # of a non-negative int64
 
 
 def reverse_of(edge_type: EdgeType) -> EdgeType:
@@ -91,108 +91,76 @@ class Links:
 
     def apply(self, batch: HeteroData, epoch: int) -> HeteroData:
         """Add the supervision of one batch (see PyG's ``LinkLoader`` for the names)."""
-        store = batch[self.edge_type]
-        # Negatives need every pair that there is; without them, only those are looked for that supervise.
-        early = self.ratio > 0 and self.sampling is None
-        supervises = self._chosen_edges(batch, epoch) if early else None
-        if self._pairs is None:
-            source, destination, input_id = self._from_edges(batch, supervises)
-        else:
-            source, destination, input_id = self._pairs.inside(batch)
-        # A negative is no edge of the WHOLE graph, though only the batch is looked at: both its ends are in the batch, and
-        # the batch has every edge of the graph between two of its nodes (it is the induced subgraph).
-        forbidden = self._forbidden(batch, source, destination) if self.sampling is not None else None
-        if self.ratio:
-            if supervises is None:
-                chosen = self._chosen(batch, source, destination, epoch)
-                source, destination, input_id = source[chosen], destination[chosen], input_id[chosen]
-            pairs = self._keys(batch, source, destination)
+        share = self._share(batch, epoch) if self.ratio else None
+        pairs, positive, input_id = self._positives(batch, share)
+        if share is not None:
             for edge_type in self._split_types:
-                self._take_out(batch, edge_type, pairs, supervises if edge_type == self.edge_type else None)
+                _keep(batch[edge_type], pairs.rest(*self._ends(batch, edge_type), share))
         key = self._key(batch, epoch)
         if self.sampling is not None and self.sampling.is_triplet():
-            self._triplets(batch, key, source, destination, input_id, forbidden)
+            self._triplets(batch, key, positive, input_id, pairs)
             return batch
         label = None if self._label is None else self._label[torch.from_numpy(input_id)]
-        if forbidden is not None and self.sampling is not None:
-            weights = self._batch_weights(batch)
-            found = draw_pairs(key, math.ceil(source.size * self.sampling.amount), forbidden, *weights)
-            label = torch.ones(source.size) if label is None else label
-            label = torch.cat([label, label.new_zeros((found[0].size, *label.shape[1:]))])
-            source, destination = np.concatenate([source, found[0]]), np.concatenate([destination, found[1]])
-        store.edge_label_index = torch.from_numpy(np.stack([source, destination]))
+        if self.sampling is not None:
+            count = math.ceil(input_id.size * self.sampling.amount)
+            negative = np.stack(draw_pairs(key, count, pairs, *self._batch_weights(batch)))
+            if label is None:
+                label = torch.zeros(input_id.size + negative.shape[1])
+                label[: input_id.size] = 1
+            else:
+                label = torch.cat([label, label.new_zeros((negative.shape[1], *label.shape[1:]))])
+            positive = np.concatenate([positive, negative], axis=1)
+        store = batch[self.edge_type]
+        store.edge_label_index = torch.from_numpy(positive)
         if label is not None:
             store.edge_label = label
         store.input_id = torch.from_numpy(input_id)
         return batch
 
-    def _from_edges(self, batch: HeteroData, among: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Ints, Ints]:
-        """Each pair of the batch's edges once, by ascending ``e_id``; keeps the direction of the edge it is taken from.
+    def _positives(self, batch: HeteroData, share: Share | None) -> tuple[Pairs, Ints, Ints]:
+        """The pairs that are known; those that supervise, int64 ``[2, n]``, and their ``input_id``.
 
-        ``among`` bool ``[e]``: only these edges are looked at.
+        Each pair of the batch's edges comes once, by ascending ``e_id``, in the direction of the edge it is taken from.
         """
-        store = batch[self.edge_type]
-        source, destination = store.edge_index.to(torch.int64).numpy()
-        e_id = store.e_id.to(torch.int64).numpy()
-        if among is None and self.same_type:
-            among = source != destination
-        if among is not None:
-            source, destination, e_id = source[among], destination[among], e_id[among]
-        return _once(source, destination, e_id, self.same_type)
-
-    def _chosen_edges(self, batch: HeteroData, epoch: int) -> npt.NDArray[np.bool_]:
-        """Which edges, all copies of a pair alike, stand for pairs that supervise in this epoch; self-loops never do."""
-        source, destination = batch[self.edge_type].edge_index.to(torch.int64).numpy()
-        chosen = self._chosen(batch, source, destination, epoch)
-        return chosen & (source != destination) if self.same_type else chosen
-
-    def _forbidden(self, batch: HeteroData, source: Ints, destination: Ints) -> Forbidden:
-        sources, destinations = [source], [destination]
-        for edge_type in self._known:
-            index = batch[edge_type].edge_index.to(torch.int64).numpy()
-            forward = edge_type[0] == self.edge_type[0]
-            sources.append(index[0 if forward else 1])
-            destinations.append(index[1 if forward else 0])
+        # Without negatives only the pairs that supervise need be known.
+        known = {e: self._ends(batch, e) for e in (self._known if self.sampling is not None else [])}
         rows, columns = (int(batch[self.edge_type[end]].num_nodes) for end in (0, 2))
-        return Forbidden(np.concatenate(sources), np.concatenate(destinations), rows, columns, self.same_type)
-
-    def _keys(self, batch: HeteroData, source: Ints, destination: Ints) -> Ints:
-        """One number per pair of rows, equal for both directions of a pair of one type."""
-        width = max(batch[self.edge_type[0]].num_nodes, batch[self.edge_type[2]].num_nodes, 1)
-        if self.same_type:
-            source, destination = np.minimum(source, destination), np.maximum(source, destination)
-        return np.asarray(source * width + destination, dtype=np.int64)
-
-    def _chosen(self, batch: HeteroData, source: Ints, destination: Ints, epoch: int) -> npt.NDArray[np.bool_]:
-        """Which pairs supervise in this epoch: a hash of their GLOBAL ids, so that every batch that has a pair agrees."""
-        first, second = batch[self.edge_type[0]].n_id.numpy()[source], batch[self.edge_type[2]].n_id.numpy()[destination]
-        if self.same_type:
-            first, second = np.minimum(first, second), np.maximum(first, second)
-        key = subkey(self.seed, epoch, word("disjoint"), word(edge_name(self.edge_type)))
-        with np.errstate(over="ignore"):
-            mixed = hash64(key, hash64(key, first) + second.astype(np.uint64))
-        return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.ratio)
-
-    def _take_out(self, batch: HeteroData, edge_type: EdgeType, pairs: Ints, out: npt.NDArray[np.bool_] | None = None) -> None:
-        """Take the supervising pairs, in both directions and in every copy, out of the edges that carry messages.
-
-        ``out`` bool ``[e]``: where it is known already which edges these are.
-        """
-        store = batch[edge_type]
-        if out is None:
-            ends = store.edge_index.to(torch.int64).numpy()
-            source, destination = ends if edge_type[0] == self.edge_type[0] else ends[::-1]
-            keep = torch.from_numpy(np.flatnonzero(~np.isin(self._keys(batch, source, destination), pairs)))
+        room = sum(ends[0].size for ends in known.values())
+        if self._pairs is None:
+            source, destination = known.pop(self.edge_type) if known else self._ends(batch, self.edge_type)
+            e_id = batch[self.edge_type].e_id.numpy()
+            pairs = Pairs(max(room, e_id.size), rows, columns, self.same_type)
+            pairs.add_edges(source, destination, e_id, share if self.sampling is None else None)
+            first = pairs.first_edges(source, destination, e_id, share)
+            positive, input_id = np.stack([source[first], destination[first]], dtype=np.int64), e_id[first].astype(np.int64)
         else:
-            keep = torch.from_numpy(np.flatnonzero(~out))
-        for key, value in store.items():
-            if isinstance(value, Tensor):
-                store[key] = value.index_select(1, keep) if key == "edge_index" else take_rows(value, keep)
+            *ends, input_id = self._pairs.inside(batch)
+            positive = np.stack(ends)
+            pairs = Pairs(room + input_id.size, rows, columns, self.same_type)
+            pairs.add(*positive)
+        # A negative is no edge of the WHOLE graph, though only the batch is looked at: both its ends are in the batch, and
+        # the batch has every edge of the graph between two of its nodes (it is the induced subgraph).
+        for others in known.values():
+            pairs.add(*others)
+        return pairs, positive, input_id
 
-    def _triplets(
-        self, batch: HeteroData, key: np.uint64, source: Ints, destination: Ints, input_id: Ints, forbidden: Forbidden | None
-    ) -> None:
-        assert forbidden is not None and self.sampling is not None
+    def _ends(self, batch: HeteroData, edge_type: EdgeType) -> tuple[AnyInts, AnyInts]:
+        """The rows that edges join, in the direction of the type that supervises."""
+        index = batch[edge_type].edge_index.numpy()
+        for rows, node_type in zip(index, (edge_type[0], edge_type[2]), strict=True):
+            # Kernels do not look whether a row is there, and the file may not have been hashed.
+            if rows.size and (rows.min() < 0 or rows.max() >= batch[node_type].num_nodes):
+                raise HaspError(f"{edge_type} joins rows of the batch, but one is none of {node_type!r}; rebuild the parts")
+        source, destination = index
+        return (source, destination) if edge_type[0] == self.edge_type[0] else (destination, source)
+
+    def _share(self, batch: HeteroData, epoch: int) -> Share:
+        key = subkey(self.seed, epoch, word("disjoint"), word(edge_name(self.edge_type)))
+        return Share(key, self.ratio, batch[self.edge_type[0]].n_id.numpy(), batch[self.edge_type[2]].n_id.numpy())
+
+    def _triplets(self, batch: HeteroData, key: np.uint64, positive: Ints, input_id: Ints, forbidden: Pairs) -> None:
+        assert self.sampling is not None
+        source, destination = positive
         amount = int(self.sampling.amount)
         found = corrupt_destinations(key, source, amount, forbidden, self._batch_weights(batch)[1])
         # A source that is joined with everything has no negative, and a triplet needs one: it is left out.
@@ -210,26 +178,31 @@ class Links:
     def _key(self, batch: HeteroData, epoch: int) -> np.uint64:
         key = subkey(self.seed, epoch, word("negatives"), word(edge_name(self.edge_type)))
         for part in batch.part_id.tolist():
-            key = np.uint64(hash64(key, np.array([part], dtype=np.int64))[0])
+            key = hash_one(key, part)
         return key
 
 
 class _Bucketed:
-    """Given pairs, grouped once by (part of the source, part of the destination), as the cut is."""
+    """Given pairs, grouped once by (part of the source, part of the destination), as the cut is, and their rows there."""
 
     def __init__(self, store: Store, edge_type: EdgeType, pairs: Tensor) -> None:
+        labels = {t: owner.numpy() for t, owner in store.node_part().items()}
+        self.num_parts = int(store.manifest.config["num_parts"])
+        self.counts = {t: np.bincount(owner, minlength=self.num_parts) for t, owner in labels.items()}
         self.ends = (edge_type[0], edge_type[2])
-        self.pairs = pairs.numpy()
-        for node_type, ids in zip(self.ends, self.pairs, strict=True):
-            count = store.manifest.num_nodes[node_type]
+        self.ids, self.rows, owners = pairs.numpy(), list(pairs.numpy()), []
+        for end, node_type in enumerate(self.ends):
+            ids, count = self.ids[end], store.manifest.num_nodes[node_type]
             if ids.size and (ids.min() < 0 or ids.max() >= count):
                 raise HaspError(f"edge_label_index holds ids of {node_type!r} in 0..{count - 1}, got {ids.min()}..{ids.max()}")
-        labels = store.node_part()
-        # A semantic end is in every part: the pair is where its entity is.
-        owner = [labels[t].numpy()[ids] if t in labels else None for t, ids in zip(self.ends, self.pairs, strict=True)]
-        source, destination = (mine if mine is not None else other for mine, other in (owner, owner[::-1]))
-        assert source is not None and destination is not None
-        self.num_parts = int(store.manifest.config["num_parts"])
+            if node_type in labels:
+                owners.append(labels[node_type][ids])
+                order = np.argsort(labels[node_type], kind="stable")
+                rows = np.empty(count, dtype=np.int64)
+                rows[order] = np.arange(count) - np.repeat(_starts(self.counts[node_type]), self.counts[node_type])
+                self.rows[end] = rows[ids]
+        # A semantic end is in every part, in the row of its id: the pair is where its entity is.
+        source, destination = owners[0], owners[-1]
         key = source.astype(np.int64) * self.num_parts + destination
         self.order = np.argsort(key, kind="stable")
         self.keys, first = np.unique(key[self.order], return_index=True)
@@ -238,52 +211,37 @@ class _Bucketed:
     def inside(self, batch: HeteroData) -> tuple[Ints, Ints, Ints]:
         """The pairs with both ends in the batch: rows of the batch, and columns of the given pairs, ascending."""
         parts = batch.part_id.numpy()
-        wanted = (parts[:, None] * self.num_parts + parts[None, :]).ravel()
+        wanted = (parts[:, None] * self.num_parts + parts[None, :]).ravel()  # ascends, as parts do
         at = np.searchsorted(self.keys, wanted)
-        at = at[(at < self.keys.size)]
-        at = at[np.isin(self.keys[at], wanted)]
-        columns = np.sort(
-            np.concatenate([np.empty(0, np.int64), *(self.order[self.ptr[i] : self.ptr[i + 1]] for i in np.unique(at))])
-        )
-        source, destination = (_rows(batch[t].n_id.numpy(), ids[columns]) for t, ids in zip(self.ends, self.pairs, strict=True))
-        return source, destination, columns
+        here = at < self.keys.size
+        here[here] = self.keys[at[here]] == wanted[here]
+        at, positions = at[here], np.divmod(np.flatnonzero(here), max(parts.size, 1))
+        counts = self.ptr[at + 1] - self.ptr[at]
+        columns = np.concatenate([np.empty(0, np.int64), *(self.order[self.ptr[i] : self.ptr[i + 1]] for i in at)])
+        # Entities stand part after part, or, where all are there, as in the input (see merge).
+        whole = parts.size > 1 and all(each[parts].sum() == each.sum() for each in self.counts.values())
+        ends = []
+        for node_type, ids, rows, position in zip(self.ends, self.ids, self.rows, positions, strict=True):
+            if whole or node_type not in self.counts:
+                ends.append(ids[columns])
+            else:
+                ends.append(rows[columns] + np.repeat(_starts(self.counts[node_type][parts])[position], counts))
+        if at.size > 1:
+            order = ascending(columns)
+            columns, ends = columns[order], [end[order] for end in ends]
+        return ends[0], ends[1], columns
 
 
-def _rows(n_id: Ints, ids: Ints) -> Ints:
-    """Where each of some ids stands among distinct ones."""
-    order = np.argsort(n_id)
-    rows: Ints = order[np.searchsorted(n_id, ids, sorter=order)]
-    return rows
+def _starts(counts: Ints) -> Ints:
+    return np.cumsum(counts) - counts
 
 
-def _once(source: Ints, destination: Ints, e_id: Ints, same_type: bool) -> tuple[Ints, Ints, Ints]:
-    """Each pair once, that of its smallest ``e_id`` (for nodes of one type whatever its direction), by ascending ``e_id``."""
-    flipped = source > destination if same_type else np.zeros(source.size, dtype=bool)
-    low, high = (np.minimum(source, destination), np.maximum(source, destination)) if same_type else (source, destination)
-    widths = [int(ids.max(initial=0)).bit_length() for ids in (low, high, e_id)]
-    if sum(widths) + 1 <= _BITS:
-        # All of an edge in one number, sorted by (pair, e_id), and the first of each pair by e_id: no permutation is made.
-        tail = widths[2] + 1
-        key = (((low << widths[1]) | high) << tail) | (e_id << 1) | flipped
-        key.sort()
-        pair = key >> tail
-        first = np.empty(key.size, dtype=bool)
-        first[:1] = True
-        np.not_equal(pair[1:], pair[:-1], out=first[1:])
-        key, pair = key[first], pair[first]
-        key = ((key & ((1 << tail) - 1)) << (widths[0] + widths[1])) | pair
-        key.sort()
-        high = key & ((1 << widths[1]) - 1)
-        low = (key >> widths[1]) & ((1 << widths[0]) - 1)
-        e_id = key >> (widths[0] + widths[1])
-        turned = (e_id & 1).astype(bool)
-        return np.where(turned, high, low), np.where(turned, low, high), e_id >> 1
-    order = np.lexsort((e_id, high, low))
-    new = np.diff(low[order], prepend=-1) != 0
-    new |= np.diff(high[order], prepend=-1) != 0
-    once = order[new]
-    once = once[np.argsort(e_id[once], kind="stable")]
-    return source[once], destination[once], e_id[once]
+def _keep(store: Any, edges: Ints) -> None:
+    """Leave only some edges, columns ascending, in a store of a batch."""
+    keep = torch.from_numpy(edges)
+    for key, value in store.items():
+        if isinstance(value, Tensor):
+            store[key] = value.index_select(1, keep) if key == "edge_index" else take_rows(value, keep)
 
 
 def _split(value: Any) -> tuple[EdgeType, Tensor | None]:

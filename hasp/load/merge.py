@@ -19,10 +19,9 @@ from torch_geometric.data import HeteroData
 
 from hasp.errors import HaspError
 from hasp.load.join import Owned, join_attrs, join_edges, join_entities
-from hasp.load.negatives import distinct
 from hasp.load.store import Store
 from hasp.part import Edges, Nodes, Part
-from hasp.rows import take_rows
+from hasp.rows import distinct, take_rows
 from hasp.sample import sample
 
 __all__ = ["check_parts", "merge"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hasp.kernels.hashing import mixed
 from hasp.kernels.jit import jit
 
 __all__ = ["COUNT_BITS", "NODE_BITS", "count_visits", "sum_rows"]
@@ -19,15 +20,6 @@ njit: Any = jit()
 NODE_BITS, COUNT_BITS = 31, 20
 """A node and its count share one number while they are sorted; 12 bits of a hash between them settle ties."""
 _TIE_BITS = 63 - NODE_BITS - COUNT_BITS
-
-
-@njit
-def _mixed(key: Any, number: Any) -> Any:
-    """As :func:`hasp.rng.hash64`."""
-    z = np.uint64(number) * np.uint64(0x9E3779B97F4A7C15) + key
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 @njit
@@ -51,7 +43,7 @@ def count_visits(
     most = np.int64(1) << COUNT_BITS
     for s in range(starts.size):
         u = starts[s]
-        own = _mixed(key, ids[u])
+        own = mixed(key, ids[u])
         used = 0
         for walk in range(walks):
             v = u
@@ -59,7 +51,7 @@ def count_visits(
                 first, last = indptr[v], indptr[v + 1]
                 if first == last:
                     break
-                bits = _mixed(own, walk * length + step)
+                bits = mixed(own, walk * length + step)
                 chance = bits & low
                 if weighted:
                     # The first running sum above the draw; the last edge where rounding puts the draw at the very end.
@@ -83,7 +75,7 @@ def count_visits(
                     break
         for i in range(used):
             v = met[i]
-            tie = np.int64(_mixed(own, ids[v]) >> np.uint64(64 - _TIE_BITS))
+            tie = np.int64(mixed(own, ids[v]) >> np.uint64(64 - _TIE_BITS))
             rank = ((most - 1 - np.int64(visits[v])) << (_TIE_BITS + NODE_BITS)) | (tie << NODE_BITS) | v
             met[i] = rank
         ranked = np.sort(met[:used])

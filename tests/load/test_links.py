@@ -14,7 +14,6 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import NegativeSampling
 
 from hasp.errors import HaspError
-from hasp.load import links
 from hasp.load.links import reverse_of
 from hasp.load.loader import HASPLoader
 from hasp.load.merge import merge
@@ -304,28 +303,6 @@ def test_a_link_of_another_eel_type_is_no_negative_either() -> None:
     assert index.size(1) == 15 and {tuple(p) for p in index.t().tolist()} == {(4, 5), (5, 4)}
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40),
-    st.booleans(),
-    st.randoms(),
-    st.sampled_from([0, 63]),
-)
-def test_each_pair_once_by_the_definition(edges: list[tuple[int, int]], same_type: bool, random: Any, bits: int) -> None:
-    ids = [7 * i for i in range(len(edges))]
-    mixed = list(zip(ids, edges, strict=True))
-    random.shuffle(mixed)
-    first: dict[Any, tuple[int, tuple[int, int]]] = {}
-    for e_id, edge in sorted(mixed):
-        first.setdefault(tuple(sorted(edge)) if same_type else edge, (e_id, edge))
-    columns = np.array([(u, v, e) for e, (u, v) in mixed], dtype=np.int64).reshape(-1, 3).T
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(links, "_BITS", bits)
-        source, destination, e_id = links._once(columns[0], columns[1], columns[2], same_type)
-    found = list(zip(e_id.tolist(), zip(source.tolist(), destination.tolist(), strict=True), strict=True))
-    assert found == sorted(first.values())
-
-
 @settings(max_examples=40, deadline=None)
 @given(stores(), st.sampled_from([CO, LIKE, REV]), st.integers(1, 3), st.integers(0, 3))
 def test_the_share_that_supervises_is_the_same_with_and_without_negatives(
@@ -345,3 +322,15 @@ def test_the_share_that_supervises_is_the_same_with_and_without_negatives(
         for other in a.edge_types:
             assert torch.equal(a[other].edge_index, b[other].edge_index)
             assert torch.equal(a[other].e_id, b[other].e_id)
+
+
+@pytest.mark.parametrize("bad", [-1, 60])
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_rows_outside_the_batch_are_refused(bad: int, ratio: float) -> None:
+    """Where a file was damaged and nobody verified it: compiled code would read what lies beside the array."""
+    _, store = example()
+    loader = HASPLoader(store, 6, edge_label_index=CO, disjoint_train_ratio=ratio)
+    batch = merge(store, range(6))
+    batch[CO].edge_index[0, 3] = bad
+    with pytest.raises(HaspError, match=r"joins rows of the batch, but one is none of 'title'; rebuild the parts"):
+        loader._links.apply(batch, 0)

@@ -11,12 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from hasp.load import negatives
-from hasp.load.negatives import Forbidden, corrupt_destinations, distinct, draw_pairs
+from hasp.load.negatives import corrupt_destinations, draw_pairs
+from hasp.load.pairs import Pairs
 from hasp.rng import hash64, subkey
 
 
-def made(draw: Any, same_type: bool) -> tuple[Forbidden, set[tuple[int, int]]]:
+def pairs_of(source: Any, destination: Any, rows: int, columns: int, same_type: bool) -> Pairs:
+    out = Pairs(len(source), rows, columns, same_type)
+    out.add(np.ascontiguousarray(source), np.ascontiguousarray(destination))
+    return out
+
+
+def made(draw: Any, same_type: bool) -> tuple[Pairs, set[tuple[int, int]]]:
     """A random forbidden set, and the pairs that are allowed by the definition."""
     rows = draw(st.integers(1, 7))
     columns = rows if same_type else draw(st.integers(1, 7))
@@ -26,7 +32,7 @@ def made(draw: Any, same_type: bool) -> tuple[Forbidden, set[tuple[int, int]]]:
     out = set(every) - set(pairs)
     if same_type:
         out -= {(b, a) for a, b in pairs} | {(a, a) for a in range(rows)}
-    return Forbidden(source, destination, rows, columns, same_type), out
+    return pairs_of(source, destination, rows, columns, same_type), out
 
 
 @settings(max_examples=300, deadline=None)
@@ -43,46 +49,42 @@ def test_pairs_are_allowed_and_as_many_as_asked(data: Any, same_type: bool, seed
     source, destination = draw_pairs(subkey(seed), count, forbidden, *weights)
     assert source.size == destination.size == (count if possible else 0)
     assert set(zip(source.tolist(), destination.tolist(), strict=True)) <= possible
-
-
-@pytest.mark.parametrize("slots", [1, 8, 1 << 10])
-@pytest.mark.parametrize("same_type", [False, True])
-def test_many_pairs_are_looked_up_as_few(slots: int, same_type: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negatives, "_SLOTS", slots)  # a hash of the pairs, or a mark of its own for each
-    rng = np.random.default_rng(slots)
-    rows, columns = 211, 211 if same_type else 97
-    edges = rng.integers(0, (rows, columns), (900, 2))
-    forbidden = Forbidden(*edges.T, rows, columns, same_type)
-    every = np.array(list(itertools.product(range(rows), range(columns))))
-    wanted = set(map(tuple, edges.tolist()))
-    if same_type:
-        wanted |= {(b, a) for a, b in wanted} | {(a, a) for a in range(rows)}
-    found = forbidden.has(*every.T)
-    assert forbidden._seen is not None
-    assert bool(forbidden._shift) == (slots < 1 << 10)
-    assert set(map(tuple, every[found].tolist())) == wanted
-    assert forbidden.has(*every[:5].T).tolist() == found[:5].tolist()
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 20)))
-def test_distinct_keys_ascend(keys: list[int]) -> None:
-    assert distinct(np.array(keys, dtype=np.int64)).tolist() == sorted(set(keys))
+    assert forbidden.size == len(
+        set(itertools.product(range(forbidden.num_source), range(forbidden.num_destination))) - allowed
+    )
+    width = forbidden.num_destination
+    assert [divmod(k, width) for k in forbidden.ordered.tolist()] == sorted(
+        set(itertools.product(range(forbidden.num_source), range(width))) - allowed
+    )
 
 
 @pytest.mark.parametrize("edges", [0, 300, 900])
 def test_pairs_are_the_first_good_ones_of_one_stream(edges: int) -> None:
     rng = np.random.default_rng(edges)
-    forbidden = Forbidden(*rng.integers(0, 60, (edges, 2)).T, 60, 60, True)
+    forbidden = pairs_of(*rng.integers(0, 60, (edges, 2)).T, 60, 60, True)
     key, good = subkey(5), []
     for counter in itertools.count():
-        s, d = (int(hash64(negatives._child(key, i), np.array([counter]))[0]) % 60 for i in (0, 1))
+        s, d = (int(hash64(hash64(key, np.array([i]))[0], np.array([counter]))[0]) % 60 for i in (0, 1))
         if (s, d) not in forbidden:
             good.append((s, d))
         if len(good) == 500:
             break
     for count in (1, 70, 500):
         assert list(zip(*(v.tolist() for v in draw_pairs(key, count, forbidden)), strict=True)) == good[:count]
+
+
+@pytest.mark.parametrize("amount", [1, 3])
+@pytest.mark.parametrize("edges", [0, 300, 900])
+def test_destinations_are_the_first_good_ones_of_some_turns(edges: int, amount: int) -> None:
+    rng = np.random.default_rng(edges)
+    forbidden = pairs_of(*rng.integers(0, 60, (2, edges)), 60, 60, True)
+    key, source = subkey(5), rng.integers(0, 60, 200)
+    turns = [hash64(key, np.array([turn]))[0] for turn in range(16)]
+    wanted = []
+    for i, s in enumerate(np.repeat(source, amount).tolist()):
+        drawn = (int(hash64(turn, np.array([i]))[0]) % 60 for turn in turns)
+        wanted.append(next(d for d in drawn if (s, d) not in forbidden))
+    assert corrupt_destinations(key, source, amount, forbidden).ravel().tolist() == wanted
 
 
 @settings(max_examples=300, deadline=None)
@@ -114,7 +116,7 @@ DENSE = [p for p in itertools.combinations(range(10), 2) if p not in {(0, 5), (0
 @pytest.mark.parametrize("weighted", [False, True])
 def test_pairs_have_the_right_distribution(edges: list[tuple[int, int]], weighted: bool) -> None:
     source, destination = np.array(edges).T
-    forbidden = Forbidden(source, destination, 10, 10, True)
+    forbidden = pairs_of(source, destination, 10, 10, True)
     weights = [np.arange(1.0, 11.0), np.arange(10.0, 0.0, -1.0)] if weighted else [None, None]
     count = 40_000
     drawn = draw_pairs(subkey(3), count, forbidden, *weights)
@@ -135,7 +137,7 @@ def test_pairs_have_the_right_distribution(edges: list[tuple[int, int]], weighte
 @pytest.mark.parametrize("edges", [PATH, DENSE], ids=["sparse", "dense"])
 def test_destinations_have_the_right_distribution(edges: list[tuple[int, int]]) -> None:
     source, destination = np.array(edges).T
-    forbidden = Forbidden(source, destination, 10, 10, True)
+    forbidden = pairs_of(source, destination, 10, 10, True)
     found = corrupt_destinations(subkey(4), np.zeros(20_000, dtype=np.int64), 2, forbidden)
     allowed = [d for d in range(10) if (0, d) not in forbidden]
     counts = {d: float((found == d).sum()) for d in range(10)}
@@ -144,13 +146,13 @@ def test_destinations_have_the_right_distribution(edges: list[tuple[int, int]]) 
 
 def test_a_hub_joined_to_all_but_one_gets_that_one() -> None:
     n = 5000
-    forbidden = Forbidden(np.zeros(n - 2, dtype=np.int64), np.arange(1, n - 1), n, n, True)
+    forbidden = pairs_of(np.zeros(n - 2, dtype=np.int64), np.arange(1, n - 1), n, n, True)
     assert (corrupt_destinations(subkey(0), np.zeros(7, dtype=np.int64), 3, forbidden) == n - 1).all()
 
 
 def test_a_complete_graph_has_no_negatives() -> None:
     a, b = np.array(list(itertools.combinations(range(6), 2))).T
-    forbidden = Forbidden(a, b, 6, 6, True)
+    forbidden = pairs_of(a, b, 6, 6, True)
     assert draw_pairs(subkey(0), 10, forbidden)[0].size == 0
     assert (corrupt_destinations(subkey(0), a, 2, forbidden) == -1).all()
 
@@ -158,7 +160,7 @@ def test_a_complete_graph_has_no_negatives() -> None:
 def test_weights_that_leave_one_pair_find_it() -> None:
     weight = np.zeros(1000)
     weight[[3, 8]] = 1.0
-    forbidden = Forbidden(np.array([3]), np.array([3]), 1000, 1000, False)
+    forbidden = pairs_of(np.array([3]), np.array([3]), 1000, 1000, False)
     source, destination = draw_pairs(subkey(0), 500, forbidden, weight, weight)
     assert set(zip(source.tolist(), destination.tolist(), strict=True)) == {(3, 8), (8, 3), (8, 8)}
     zero = np.zeros(1000)
