@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,3 +184,14 @@ def test_the_real_disk_is_asked(tmp_path: Path) -> None:
         disk.resident(tmp_path / "part-00009.safetensors")
     with pytest.raises(FileNotFoundError):
         disk.ahead(tmp_path / "part-00009.safetensors")
+
+
+def test_every_byte_is_asked_for_in_wishes_that_linux_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a larger one it reads 128 KiB, where nobody set the device's read-ahead, and forgets the rest."""
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, advice: asked.append((at, size, advice)))
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1_000_003))
+    Disk().ahead(path)
+    assert {advice for *_, advice in asked} == {os.POSIX_FADV_WILLNEED}
+    assert [at for at, *_ in asked] == list(range(0, 1_000_003, 131_072)) and {size for _, size, _ in asked} == {131_072}
