@@ -1,12 +1,14 @@
 """The kernels of the partitioners equal their naive twins on any weighted graph."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import coarsen as slow_coarsen
 from naive import refine as slow_refine
 from naive import stream as slow_stream
 
+from hasp.backends import level
 from hasp.kernels import coarsen, refine, stream
 
 
@@ -187,3 +189,22 @@ def test_a_pass_of_the_stream(case, most, alpha, held):
     assert moved == slow_stream.stream_pass(graph, fixed, alpha, most, *theirs)
     same(ours[0], theirs[0])
     same(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize(
+    ("side", "weight", "narrowest"),
+    [(20, 0, np.int16), (200, 0, np.int32), (9, 1 << 28, np.int64), (9, 100, np.int16), (20, 1 << 31, np.int64)],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_contracted_graph_has_narrow_weights_that_hold_every_sum(side, weight, narrowest, threads):
+    """Three clusters, each node joined with all of the other clusters; 0: edges of weight 1."""
+    cluster = np.repeat(np.arange(3, dtype=np.int32), side)[np.random.default_rng(0).permutation(3 * side)]
+    row, column = np.nonzero(cluster[:, None] != cluster[None, :])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=3 * side))])
+    weights = np.full(column.size if weight else 0, weight, dtype=np.int64)
+    with level.Crew(threads) as crew:
+        found = level._contract(level.Level(indptr, column, weights, np.zeros(0, np.int64)), cluster, 3, crew)
+    assert found.indptr.tolist() == [0, 2, 4, 6] and found.node_weight.tolist() == [side] * 3
+    assert [sorted(found.indices[i : i + 2].tolist()) for i in (0, 2, 4)] == [[1, 2], [0, 2], [0, 1]]
+    assert found.edge_weight.tolist() == [side * side * (weight or 1)] * 6 and found.edge_weight.dtype == narrowest
+    assert found.indices.size == found.edge_weight.size == 6

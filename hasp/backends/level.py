@@ -14,7 +14,7 @@ import numpy as np
 
 from hasp.backends.task import Int32s, Int64s, Task
 from hasp.kernels import coarsen as kernel
-from hasp.parallel import blocks, cores
+from hasp.parallel import blocks, cores, run_in_turn
 from hasp.rng import subkey
 
 __all__ = ["Crew", "Level", "coarser", "propagate", "rounds", "sparser"]
@@ -32,6 +32,7 @@ class Crew:
     """Threads that stay, for the many short rounds of a partitioner; :func:`hasp.parallel.run` starts its own every time."""
 
     def __init__(self, threads: int) -> None:
+        self.threads = threads
         self._pool = ThreadPoolExecutor(cores(threads)) if cores(threads) > 1 else None
 
     def run(self, task: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -56,7 +57,7 @@ class Level:
     Attributes:
         indptr: int64 ``[n + 1]``.
         indices: int64 or int32 ``[2 m]``.
-        edge_weight: int64 or int32 ``[2 m]`` or ``[0]``.
+        edge_weight: int64, or as narrow as the heaviest fits, ``[2 m]`` or ``[0]``.
         node_weight: int64 ``[n]`` or ``[0]``.
     """
 
@@ -187,8 +188,6 @@ def _contract(level: Level, cluster: Int32s, size: int, crew: Crew) -> Level:
     start = np.zeros(size + 1, dtype=np.int64)
     order = np.empty(level.num_nodes, dtype=np.int32)
     kernel.group(cluster, start, order)
-    total = int(level.edge_weight.sum()) if level.edge_weight.size else level.indices.size
-    dtype = np.int32 if total < 2**31 else np.int64
     # Entries before each row, to cut blocks that hold about as many.
     many = np.zeros(size)
     for low, high in blocks(level.num_nodes, 1 << 18, 64):  # bincount copies what it is given to wider numbers
@@ -196,31 +195,34 @@ def _contract(level: Level, cluster: Int32s, size: int, crew: Crew) -> Level:
     entries = np.concatenate([[0], np.cumsum(many.astype(np.int64))])
     cuts = np.unique(np.searchsorted(entries, np.linspace(0, entries[-1], 65)[1:-1]))
     cuts = np.unique(np.concatenate([[0], cuts, [size]]))
+    total = int(level.edge_weight.sum()) if level.edge_weight.size else level.indices.size
+    sums = np.int32 if total < 2**31 else np.int64
     degree = np.empty(size, dtype=np.int64)
+    # With room for every entry; what is not written to takes no memory, and is given back.
+    indices = np.empty(int(entries[-1]), dtype=np.int32)
 
-    def pack(block: tuple[int, int]) -> list[Any]:
+    def write(block: tuple[int, int], place: Callable[[int], int]) -> tuple[int, int]:
         low, high = block
         room = int(entries[high] - entries[low])
-        index, weight = np.empty(room, dtype=np.int32), np.empty(room, dtype=dtype)
+        index, weight = np.empty(room, dtype=np.int32), np.empty(room, dtype=sums)
         used = kernel.contract(*level.arrays[:3], cluster, order, start, low, high, index, weight, degree[low:high])
-        return [index[:used].copy(), weight[:used].copy()]
+        first = place(used)
+        indices[first : first + used], weights[first : first + used] = index[:used], weight[:used]
+        return used, int(weight[:used].max(initial=0))
 
-    packed = crew.run(pack, list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)))
+    # Most edges of a contracted graph stand for few: narrow weights do, and where the guess was wrong it is all done again.
+    heaviest = 4 * int(level.edge_weight.max()) if level.edge_weight.size else 4
+    while True:
+        dtype = next(dtype for dtype in (np.int16, np.int32, np.int64) if heaviest <= np.iinfo(dtype).max)
+        weights = np.empty(indices.size, dtype=dtype)
+        found = run_in_turn(write, list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)), crew.threads)
+        heaviest = max((most for _, most in found), default=0)
+        if heaviest <= np.iinfo(dtype).max:
+            break
+    used = sum(count for count, _ in found)
     indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
-    indices, weights = _joined(packed, 0, np.int32), _joined(packed, 1, dtype)
     nodes = np.bincount(cluster, level.node_weight, size) if level.node_weight.size else np.diff(start)
-    return Level(indptr, indices, weights, nodes.astype(np.int64, copy=False))
-
-
-def _joined(packed: list[list[Any]], which: int, dtype: Any) -> Any:
-    """One array of many, each dropped once it is copied, so that not everything is there twice."""
-    out = np.empty(sum(arrays[which].size for arrays in packed), dtype=dtype)
-    at = 0
-    for arrays in packed:
-        out[at : at + arrays[which].size] = arrays[which]
-        at += arrays[which].size
-        arrays[which] = None
-    return out
+    return Level(indptr, _cut_off(indices, used), _cut_off(weights, used), nodes.astype(np.int64, copy=False))
 
 
 def _cut_off(array: Any, size: int) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
