@@ -86,7 +86,7 @@ def run(size: str = "full") -> list[Table]:
         ("EELs", "by", "seconds", "hasp on as many threads is faster by", "times the floor", "peak bytes per EEL"),
         notes=[
             f"Medians of {repeats} interleaved rounds; results are equal.",
-            "Floor: 16 bytes read per EEL, 16 written per EEL and 8 per entity, at the speed of one thread that copies memory.",
+            "Floor: 16 bytes read per EEL, 8 written per EEL and 8 per entity, at the speed of one thread that copies memory.",
         ],
         beside=BESIDE,
     )

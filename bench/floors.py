@@ -125,7 +125,7 @@ def _clocked(task: Callable[[int], Any], threads: int) -> float:
 
 
 def _csr(spec: Planted) -> tuple[int, Callable[[int], Any]]:
-    """Two int64 ids read per EEL, two int64 neighbours and the row pointers written."""
+    """Two int64 ids read per EEL, two int32 neighbours and the row pointers written."""
     src, dst, _ = planted(spec)
     mark = np.zeros(spec.nodes, dtype=np.bool_)  # as a build does: entities without an EEL are no rows
     mark[src] = mark[dst] = True
@@ -148,16 +148,16 @@ def _sort(spec: Planted) -> tuple[int, Callable[[int], Any]]:
 
 
 def _write(spec: Planted) -> tuple[int, Callable[[int], Any]]:
-    """Two int64 per EEL written."""
+    """Two int32 per EEL written."""
     count = 2 * spec.edges
     todo = blocks(count)
 
     def task(threads: int) -> Any:
-        out = np.empty(count, dtype=np.int64)
+        out = np.empty(count, dtype=np.int32)
         run_threads(lambda block: out[block[0] : block[1]].fill(1), todo, threads)
         return out
 
-    return 8 * count, task
+    return 4 * count, task
 
 
 def _bucket(graph: Graph, roles: Roles, layout: Layout) -> tuple[int, Callable[[int], Any]]:

@@ -18,7 +18,7 @@ from hasp.split import split
 
 __all__ = ["KINDS", "csr_of"]
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[Any]
 Edges = tuple[Ints, Ints, int]
 
 

@@ -17,6 +17,7 @@ from hasp.scratch import MEMORY, Scratch
 __all__ = ["EdgeList", "linked_nodes", "symmetric_csr", "weighted_csr"]
 
 Ints = npt.NDArray[np.integer[Any]]
+Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 EdgeList = tuple[Ints, Ints, int, int]
@@ -51,21 +52,22 @@ def linked_nodes(lists: Sequence[EdgeList], n: int, threads: int = 0) -> npt.NDA
 
 def symmetric_csr(
     lists: Sequence[EdgeList], mark: npt.NDArray[np.bool_], threads: int = 0, scratch: Scratch = MEMORY
-) -> tuple[Int64s, Int64s]:
+) -> tuple[Int64s, Int32s]:
     """Make one symmetric CSR, without repeats and self-loops, of several edge lists.
 
     Args:
         lists: their nodes are numbered one type after the other.
-        mark: bool ``[n]``: the nodes that become rows, in their order. One that is not marked may occur in self-loops alone.
+        mark: bool ``[n]``: the nodes that become rows, in their order, fewer than 2**31. One that is not marked may occur in
+            self-loops alone.
         threads: never changes the result.
         scratch: where the arrays go that are as long as the lists.
 
     Returns:
-        ``indptr`` int64 ``[rows + 1]``, ``indices`` int64, each row ascending.
+        ``indptr`` int64 ``[rows + 1]``, ``indices`` int32, each row ascending.
     """
     found = _Entries.make(lists, mark, threads, scratch)
     # With room for every repeat, which is given back: what is never written to takes no memory.
-    indices = scratch.empty(int(found.sizes.sum()), np.int64)
+    indices = scratch.empty(int(found.sizes.sum()), np.int32)
 
     def sort(keys: Any, values: Any, bounds: Int64s) -> None:
         for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -77,7 +79,7 @@ def symmetric_csr(
 
 def weighted_csr(
     lists: Sequence[EdgeList], weights: Sequence[Floats], mark: npt.NDArray[np.bool_], threads: int = 0
-) -> tuple[Int64s, Int64s, Int64s]:
+) -> tuple[Int64s, Int32s, Int64s]:
     """The same with weights. They are scaled so that the mean is 100: METIS takes whole numbers >= 1.
 
     The weights of a pair of entities are added in the order of the lists, in either direction, so that both weigh the same to
@@ -85,7 +87,7 @@ def weighted_csr(
     """
     scale = max((_heaviest(entry, weight) for entry, weight in zip(lists, weights, strict=True)), default=0.0)
     found = _Entries.make(lists, mark, threads, MEMORY, weights, scale or 1.0)  # scaled so that no sum overflows
-    indices, sums = np.empty(int(found.sizes.sum()), np.int64), np.empty(int(found.sizes.sum()), np.float64)
+    indices, sums = np.empty(int(found.sizes.sum()), np.int32), np.empty(int(found.sizes.sum()), np.float64)
     key_bits = found.row_bits + found.col_bits
 
     def sort(keys: Any, values: Any, bounds: Int64s) -> None:
@@ -198,7 +200,7 @@ def _tasks(lists: Sequence[EdgeList], size: int) -> Iterator[list[tuple[int, int
 
 
 def _rows(
-    found: _Entries, indices: Int64s, sums: Floats | None, sort: Callable[[Any, Any, Int64s], None], threads: int
+    found: _Entries, indices: Int32s, sums: Floats | None, sort: Callable[[Any, Any, Int64s], None], threads: int
 ) -> Int64s:
     """Sort bucket after bucket and write its rows to ``indices``, and of each entry the sum of the weights to ``sums``.
 

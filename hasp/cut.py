@@ -25,6 +25,7 @@ from hasp.text import format_bytes
 __all__ = ["BACKENDS", "check_backend", "check_csr", "check_node_weight", "cut_linked", "edge_cut", "partition", "resolve"]
 
 Int64s = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 
 
 def partition(
@@ -112,7 +113,7 @@ def check_backend(name: str) -> None:
 
 def cut_linked(
     indptr: Int64s,
-    indices: Int64s,
+    indices: Ints,
     num_parts: int,
     backend: str,
     node_weight: Int64s | None,

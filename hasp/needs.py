@@ -12,8 +12,8 @@ from hasp.sizes import bucket_bytes, in_parts, is_large, slice_bytes
 __all__ = ["BACKEND_BYTES", "Needs"]
 
 BACKEND_BYTES = {
-    "metis": 236,
-    "metis_child": 236,
+    "metis": 244,
+    "metis_child": 244,
     "metis32": 110,
     "kaminpar": 60,
     "multilevel": 40,
@@ -23,7 +23,7 @@ BACKEND_BYTES = {
     "given": 0,
 }
 """Bytes per undirected EEL that a partitioner takes at its peak, beside its input, on graphs without any structure, the worst
-for all: METIS 190 to 230 and 16 for its input in a process of its own, half of that on catalogues; multilevel 12 on
+for all: METIS 190 to 230 and 24 for its input in a process of its own, half of that on catalogues; multilevel 12 on
 communities, 18 to 20 on power laws, 12 to 36 without structure (with weights 39)."""
 
 CUT_BYTES = 32
@@ -36,11 +36,11 @@ ENTITY_BYTES = 40
 BASE_BYTES = 55_000_000
 """What compiled kernels and libraries take, whatever the graph (measured: 30 to 55 MB)."""
 
-CSR_BYTES = 64
+CSR_BYTES = 56
 """Bytes per undirected EEL stored in both directions while its CSR is made: four keys of 8 bytes and the room that their chunks
-leave, two int64 of the result."""
+leave, two int32 of the result."""
 
-CSR_SCRATCH = 72
+CSR_SCRATCH = 56
 """The same of disk, where the result also has room for the repeats, which are dropped."""
 
 WEIGHTED_BYTES = 80
@@ -76,12 +76,12 @@ class Needs(NamedTuple):
         entities = sum(graph.num_nodes[t] for t in roles.entity)
         stored = sum(graph.num_edges(e) for e in roles.eel)
         own = links * (BACKEND_BYTES.get(backend, BACKEND_BYTES["metis"]) if num_parts > 1 else 0)
-        # The weights, then a CSR of int64 neighbours and weights that stays in memory.
-        making, kept = (stored * WEIGHTED_BYTES, links * 32) if weighted else (0, 0)
+        # The weights, then a CSR of int32 neighbours and int64 weights that stays in memory.
+        making, kept = (stored * WEIGHTED_BYTES, links * 24) if weighted else (0, 0)
         buckets = bucket_bytes(graph, roles, num_parts)
         cut = 0 if num_parts == 1 else stored * CUT_BYTES // (1 if backend in ("random", "hash") else 2)
         fixed = BASE_BYTES + entities * ENTITY_BYTES + slice_bytes(graph, roles, num_parts)
-        memory = fixed + max(making or links * CSR_BYTES, (kept or links * 16) + own, buckets + max(2 * part_bytes, cut))
+        memory = fixed + max(making or links * CSR_BYTES, (kept or links * 8) + own, buckets + max(2 * part_bytes, cut))
         rows = [v for t in roles.entity for v in graph.node_attrs.get(t, {}).values()]
         rows += [v for e in graph.edges if in_parts(e, roles) for v in graph.edge_attrs.get(e, {}).values()]
         scratch = max(links * CSR_SCRATCH, buckets + cut + sum(v.nbytes for v in rows if is_large(v)))

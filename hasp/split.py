@@ -29,14 +29,14 @@ class EelGraph:
         linked: the entities with an EEL, ascending, int64 ``[l]``, numbered over all entity types (:func:`entity_offsets`).
         num_entities: all entities, linked or not.
         indptr: int64 ``[l + 1]``.
-        indices: int64 ``[2 m]``: rows of ``linked``; both directions of each of the ``m`` distinct EELs, rows sorted.
+        indices: int32 ``[2 m]``: rows of ``linked``; both directions of each of the ``m`` distinct EELs, rows sorted.
         edge_weight: int64 ``[2 m]`` >= 1, or ``None`` where every EEL counts the same.
     """
 
     linked: npt.NDArray[np.int64]
     num_entities: int
     indptr: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
     edge_weight: npt.NDArray[np.int64] | None
 
     @property

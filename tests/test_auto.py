@@ -155,7 +155,7 @@ def test_a_resumed_build_still_says_which_partitioner_it_took(tmp_path, monkeypa
         (
             10**6,
             10_000,
-            r"takes metis for 60 edges, which needs about 14\.2 kB .* 10\.0 kB is free; .*'multilevel' \(2\.4 kB\)",
+            r"takes metis for 60 edges, which needs about 14\.6 kB .* 10\.0 kB is free; .*'multilevel' \(2\.4 kB\)",
         ),
         (
             10,

@@ -103,9 +103,9 @@ def _metis(level: Level, task: Task) -> Int32s:
         replace(
             task,
             indptr=level.indptr,
-            indices=level.indices.astype(np.int64, copy=False),
+            indices=level.indices,
             node_weight=nodes if nodes.size else None,
-            edge_weight=edges.astype(np.int64, copy=False) if edges.size else None,
+            edge_weight=edges if edges.size else None,
         )
     )
 

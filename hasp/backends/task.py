@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "Int32s", "Int64s", "Task", "edge_cut"]
+__all__ = ["Backend", "Int32s", "Int64s", "Ints", "Task", "edge_cut"]
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Task:
 
     Attributes:
         indptr: int64 ``[n + 1]``.
-        indices: int64 ``[2 m]``: symmetric, without repeats, self-loops and nodes without a neighbour.
+        indices: int32, or any integers, ``[2 m]``: symmetric, without repeats, self-loops and nodes without a neighbour.
         num_parts: ``2..n``.
         node_weight: int64 ``[n]`` >= 0, or ``None``: each node weighs 1.
         edge_weight: int64 ``[2 m]`` >= 1, the same in both directions, or ``None``: each edge weighs 1.
@@ -30,7 +32,7 @@ class Task:
     """
 
     indptr: Int64s
-    indices: Int64s
+    indices: Ints
     num_parts: int
     node_weight: Int64s | None = None
     edge_weight: Int64s | None = None
@@ -59,7 +61,7 @@ Backend = Callable[[Task], Int32s]
 """Takes a task; returns the part of every node, int32 ``[n]``."""
 
 
-def edge_cut(indptr: Int64s, indices: Int64s, labels: Int32s) -> int:
+def edge_cut(indptr: Int64s, indices: Ints, labels: Int32s) -> int:
     """Edges of a symmetric graph whose ends lie in different parts, each counted once."""
     row = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
     return int((labels[row] != labels[indices]).sum()) // 2

@@ -3,7 +3,7 @@
 A plain counting sort scatters at random over the whole adjacency. Here both directions of an edge become one number each,
 (row within its bucket | column), and go to the chunk that their bucket is filling: a few hundred streams, each written in
 order, and no pass that only counts. Bytes moved per input edge: 16 read, 8 (16 from 4 million rows on) written and read
-again, 8 to 16 written.
+again, 4 to 8 written.
 """
 
 from __future__ import annotations
