@@ -66,7 +66,7 @@ def command(function: F) -> F:
         except (HaspError, OSError) as error:
             _trace()
             text = " ".join(str(error).split())
-            say(f"error: {text.replace('overwrite=True', '--overwrite')}")  # as a shell spells it
+            say(f"error{_rank()}: {text.replace('overwrite=True', '--overwrite')}")  # as a shell spells it
             raise typer.Exit(2) from None
         except Exception as error:
             _trace()
@@ -79,6 +79,12 @@ def command(function: F) -> F:
 def _warn(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
     if category.__module__.startswith("hasp"):  # what other libraries deprecate is not the user's concern here
         say(f"warning: {message}")
+
+
+def _rank() -> str:
+    """Which process of several this is: under torchrun all speak, and mostly say the same; one may lack a file."""
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return f" (rank {rank} of {size})" if rank and size not in ("", "1") else ""
 
 
 def _trace() -> None:

@@ -213,3 +213,19 @@ def test_half_an_environment_is_refused_at_once(
         monkeypatch.setenv(name, value)
     with pytest.raises(HaspError, match=text), process_group():
         raise AssertionError("no group")
+
+
+def test_a_line_of_several_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchrun shows what all ranks print: the same line, or that of the one whose disk lacks a file."""
+    from hasp_models.cli import main
+
+    for environment, words in (({"RANK": "1", "WORLD_SIZE": "4"}, "error (rank 1 of 4): "), ({"WORLD_SIZE": "1"}, "error: ")):
+        for name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit, match="2"):
+            main(["embed", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "emb")])
+        assert capsys.readouterr().err.startswith(words)
