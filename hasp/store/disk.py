@@ -150,15 +150,18 @@ class Disk:
         finally:
             os.close(handle)
 
-    def ahead(self, path: Path) -> None:
+    def ahead(self, path: Path, most: int) -> int:
         """Ask the system to read a file before it is needed; may wait for the queue of the device, not for the bytes.
 
         In pieces: of each wish Linux reads no more than the device's read-ahead (``read_ahead_kb``), and forgets the rest.
+        Returns how many bytes of the file are on their way, ``most`` at most.
         """
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            for at in range(0, os.fstat(handle).st_size, _WISH):
+            size = max(0, min(os.fstat(handle).st_size, most))
+            for at in range(0, size, _WISH):
                 os.posix_fadvise(handle, at, _WISH, os.POSIX_FADV_WILLNEED)
+            return size
         finally:
             os.close(handle)
 

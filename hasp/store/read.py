@@ -13,6 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from hasp.errors import CorruptPart, HaspError, StaleParts
+from hasp.memory import available_bytes
 from hasp.part import CUT, SAMPLED, SHARED, Part
 from hasp.store import ids as text
 from hasp.store.disk import Disk, Progress, failing
@@ -111,9 +112,11 @@ class FolderStore:
             Thread(target=self._wish, args=(cold,), daemon=True, name="hasp-read-ahead").start()
 
     def _wish(self, paths: Sequence[Path]) -> None:
+        # No more than a quarter of the memory: what is read too early drives out what is in use.
+        left = available_bytes() // 4 or _ANY_SIZE
         for path in paths:
             with contextlib.suppress(OSError):
-                self._disk.ahead(path)
+                left -= self._disk.ahead(path, left)
 
     @property
     def shared(self) -> Part:

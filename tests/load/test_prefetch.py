@@ -148,9 +148,11 @@ class Asked(Disk):
             raise OSError("no such thing")
         return path.name in self.there
 
-    def ahead(self, path: Path) -> None:
+    def ahead(self, path: Path, most: int) -> int:
+        assert most > 0
         self.asked.append(path.name)
         self.done.release()
+        return 0
 
 
 def _folder(root: Path) -> None:
@@ -179,11 +181,11 @@ def test_the_real_disk_is_asked(tmp_path: Path) -> None:
     disk, path = Disk(), tmp_path / "part-00000.safetensors"
     path.read_bytes()
     assert disk.resident(path) in (True, False)  # some file systems do not tell
-    disk.ahead(path)
+    assert disk.ahead(path, 1 << 30) == path.stat().st_size
     with pytest.raises(FileNotFoundError):
         disk.resident(tmp_path / "part-00009.safetensors")
     with pytest.raises(FileNotFoundError):
-        disk.ahead(tmp_path / "part-00009.safetensors")
+        disk.ahead(tmp_path / "part-00009.safetensors", 1 << 30)
 
 
 def test_every_byte_is_asked_for_in_wishes_that_linux_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +194,27 @@ def test_every_byte_is_asked_for_in_wishes_that_linux_grants(tmp_path: Path, mon
     monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, advice: asked.append((at, size, advice)))
     path = tmp_path / "file"
     path.write_bytes(bytes(1_000_003))
-    Disk().ahead(path)
+    assert Disk().ahead(path, 1 << 30) == 1_000_003
     assert {advice for *_, advice in asked} == {os.POSIX_FADV_WILLNEED}
     assert [at for at, *_ in asked] == list(range(0, 1_000_003, 131_072)) and {size for _, size, _ in asked} == {131_072}
+    asked.clear()
+    assert Disk().ahead(path, 200_000) == 200_000 and [at for at, *_ in asked] == [0, 131_072]
+
+
+def test_no_more_is_read_ahead_than_a_quarter_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(Asked):
+        def ahead(self, path: Path, most: int) -> int:
+            limits.append(most)
+            super().ahead(path, most)
+            return 300
+
+    limits: list[int] = []
+    _folder(tmp_path)
+    disk = Counted(set())
+    store = FolderStore.open(tmp_path, disk=disk)
+    for free, limit in ((4000, 1000), (0, 1 << 40)):
+        monkeypatch.setattr("hasp.store.read.available_bytes", lambda free=free: free)
+        store.read_ahead([0, 1, 2])
+        for _ in range(3):
+            assert disk.done.acquire(timeout=10)
+        assert limits[-3:] == [limit, limit - 300, limit - 600]
