@@ -188,3 +188,9 @@ def test_nothing_is_left_for_later(path):
     text = path.read_text(encoding="utf-8")
     assert not any(word in text for word in ("TODO", "FIXME", "XXX", "NotImplemented()", "raise NotImplementedError"))
     assert "/work/" not in text and "/home/" not in text and "/Users/" not in text
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """They are in no package, so that pytest would import one of the two and call the other a mismatch."""
+    names = [p.name for p in (REPO / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
