@@ -25,7 +25,7 @@ class Task:
         indices: int32, or any integers, ``[2 m]``: symmetric, without repeats, self-loops and nodes without a neighbour.
         num_parts: ``2..n``.
         node_weight: int64 ``[n]`` >= 0, or ``None``: each node weighs 1.
-        edge_weight: int64 ``[2 m]`` >= 1, the same in both directions, or ``None``: each edge weighs 1.
+        edge_weight: int64, or narrower, ``[2 m]`` >= 1, the same in both directions, or ``None``: each edge weighs 1.
         imbalance: the heaviest part may weigh ``1 + imbalance`` times the mean.
         seed: equal seeds give equal results.
         threads: 0: one per core. Never changes the result.

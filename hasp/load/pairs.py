@@ -68,7 +68,7 @@ class Pairs:
         self._keys = np.full(1 << bits, -1, dtype=np.int64)
         self._first = np.empty(1 << bits, dtype=np.int32 if room < 1 << 31 else np.int64)
         self._slots = np.empty(room + 1, dtype=self._first.dtype)
-        self._shift, self._free, self._count = np.uint64(64 - bits), room, 0
+        self._shift, self._free, self._count, self._edges = np.uint64(64 - bits), room, 0, 0
         self.num_source, self.num_destination, self.same_type = num_source, num_destination, same_type
         self._table = self._keys, self._shift
         self._sorted: Ints | None = None
@@ -88,13 +88,14 @@ class Pairs:
         self._take_room(source.size)
         which = (share or Share()).arguments()
         width, loose = self.num_destination, self.same_type
-        self._count = kernel.add_first(*self._table, self._slots, self._first, source, destination, e_id, width, loose, *which)
+        self._edges = kernel.add_first(*self._table, self._slots, self._first, source, destination, e_id, width, loose, *which)
+        self._count = self._edges
 
     def first_edges(self, source: AnyInts, destination: AnyInts, e_id: AnyInts, share: Share | None = None) -> Ints:
         """Of the edges given to :meth:`add_edges`, those that stand for pairs that supervise: columns by ``e_id``."""
         from hasp.kernels import pairs as kernel
 
-        slots, which = self._slots[: self._count], (share or Share()).arguments()
+        slots, which = self._slots[: self._edges], (share or Share()).arguments()
         out = np.empty(slots.size + 1, dtype=np.int64)
         out = out[: kernel.first_edges(slots, self._first, source, destination, self.same_type, *which, out)]
         return out[ascending(e_id[out])]
@@ -153,6 +154,7 @@ class Pairs:
         return out, missing
 
     def _take_room(self, count: int) -> None:
-        assert count <= self._free, "more pairs than there is room for"
+        if count > self._free:  # no assertion, which -O leaves out: kernels would write beside the table
+            raise ValueError(f"there is room for {self._free} more pairs, got {count}; make room for all of them at first")
         self._free -= count
         self._sorted = None

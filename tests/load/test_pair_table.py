@@ -64,6 +64,7 @@ def test_pairs_by_the_definition(
     assert [(int(e_id[i]), (int(source[i]), int(destination[i]))) for i in found] == sorted(first.values())
 
     pairs.add(*columns(others, rows))
+    assert pairs.first_edges(source, destination, e_id, share).tolist() == found.tolist()  # pairs without edges change nothing
     known = {name(p) for _, p in proper if not early or supervises(share, p, same_type)}
     known |= {name(p) for p in others if not same_type or p[0] != p[1]}
     every = np.stack(np.meshgrid(range(7), range(7), indexing="ij")).reshape(2, -1)
@@ -94,7 +95,7 @@ def test_a_large_table_beside_a_set() -> None:
 def test_no_more_pairs_than_there_is_room_for() -> None:
     pairs = Pairs(2, 9, 9, False)
     pairs.add(np.array([1, 2]), np.array([3, 4]))
-    with pytest.raises(AssertionError, match="more pairs than there is room for"):
+    with pytest.raises(ValueError, match="room for 0 more pairs, got 1"):
         pairs.add(np.array([1]), np.array([3]))
 
 
